@@ -1,0 +1,127 @@
+"""The oracle's vocabulary: a case is handed to a target, its results are checked, the checks give a verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+PASS, FAIL, INCONCLUSIVE, SKIP, ERROR = "pass", "fail", "inconclusive", "skip", "error"
+SEVERITY = (FAIL, ERROR, INCONCLUSIVE, PASS, SKIP)  # of an operation: the first of these that occurs
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input: rebuilt from ``(operation, seed, index)`` alone, so that a failure is one command away.
+
+    Floating arguments are float64 holding values that float32 (or, flagged ``bf16``, bfloat16) represents.
+    An optimizer's case holds its constructor's parameters and ``gradients`` (T, d).
+    """
+
+    operation: str
+    family: str  # exact | generic | adversarial | real
+    label: str  # "ties at the cut"
+    seed: int
+    index: int
+    arguments: Mapping[str, Any]
+    flags: frozenset[str] = frozenset()  # exact, density, nan, subnormal, bf16, readonly, strided, large
+    dtype: str = "float64"  # float64 | float32: how floating arguments travel
+    why: str = ""  # bug type and effect that the case is there to show
+
+    @property
+    def id(self) -> str:
+        """Stable name of the case."""
+        return f"{self.operation}:{self.seed}:{self.index}:{self.dtype}"
+
+    def with_dtype(self, dtype: str) -> Case:
+        """The same case, its floating arrays travelling as ``dtype`` (exact, by construction)."""
+        cast = {n: a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for n, a in self.arguments.items()}
+        return replace(self, arguments=cast, dtype=dtype)
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a target says of itself; every field may be left out."""
+
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)  # accumulator, storage, depth, flush_to_zero, denormals_are_zero, rsqrt
+    solver: str | None = None  # factorisation | lu | inverse | eigh | dense
+    orthogonalisation: str | None = None  # householder | svd | cgs2 | mgs | cgs
+    nan: str | None = None  # largest | smallest | undefined
+    readings: Mapping[str, str] = field(default_factory=dict)  # {"R4": "stored"}
+    dtypes: tuple[str, ...] = ("float64", "float32")
+    arrays: str = "numpy"  # numpy | torch | jax | cupy
+
+
+@dataclass(frozen=True)
+class Check:
+    """One inequality, evaluated: ``ratio = max |got - expected| / bound``."""
+
+    stage: str  # the result or stage judged: "omega", "S"
+    tier: str  # T0 structure | T1 exact | T2 rigorous | T3 probabilistic
+    line: str  # paper line: "2:11"
+    rule: str  # the inequality, as text
+    ratio: float = 0.0
+    verdict: str = PASS  # pass | fail | inconclusive
+    reason: str = ""  # why inconclusive, or what is wrong in words
+    at: tuple[int, ...] = ()  # where the ratio is largest
+    got: float | None = None
+    expected: float | None = None
+    bound: float | None = None
+
+
+@dataclass(frozen=True)
+class CaseVerdict:
+    """What became of one case: its checks, and the first that failed."""
+
+    case: Case
+    verdict: str
+    checks: tuple[Check, ...] = ()
+    reason: str = ""  # of an error: "timeout after 10 s", "raised ValueError: ..."
+
+    @property
+    def first(self) -> Check | None:
+        """The first failing check, else the first inconclusive one: later stages are not blamed."""
+        for wanted in (FAIL, INCONCLUSIVE):
+            for check in self.checks:
+                if check.verdict == wanted:
+                    return check
+        return None
+
+    @property
+    def worst(self) -> Check | None:
+        """The check of tiers T1 and T2 with the largest ratio."""
+        judged = [c for c in self.checks if c.tier in ("T1", "T2") and c.verdict != INCONCLUSIVE]
+        return max(judged, key=lambda c: c.ratio, default=None)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Precision of a result: unit roundoff, smallest subnormal, smallest normal number."""
+
+    name: str
+    u: float
+    tiny: float
+    normal: float
+
+
+UNITS = {
+    "float64": Unit("float64", 2.0**-53, 2.0**-1074, 2.0**-1022),
+    "float32": Unit("float32", 2.0**-24, 2.0**-149, 2.0**-126),
+    "float16": Unit("float16", 2.0**-11, 2.0**-24, 2.0**-14),
+    "bfloat16": Unit("bfloat16", 2.0**-8, 2.0**-133, 2.0**-126),
+}
+
+
+def unit_of(result: np.ndarray, declared: Declared | None = None) -> Unit:
+    """The precision that a result is judged by: the declared accumulator's where it is coarser, else its own."""
+    own = UNITS.get(str(result.dtype), UNITS["float64"])
+    accumulator = (declared.arithmetic if declared else {}).get("accumulator")
+    return max(own, UNITS[accumulator], key=lambda unit: unit.u) if accumulator in UNITS else own
+
+
+def verdict_of(checks: tuple[Check, ...]) -> str:
+    """Verdict of one case: fail before inconclusive before pass (T3 only warns)."""
+    said = {c.verdict for c in checks if c.tier != "T3"}
+    return FAIL if FAIL in said else INCONCLUSIVE if INCONCLUSIVE in said else PASS
