@@ -1,4 +1,4 @@
-"""Checks of arguments: every message names the argument, its value and the rule; nothing has changed when it is raised."""
+"""Checks of arguments: a message names the argument, its value and the rule; nothing has changed when it is raised."""
 
 from __future__ import annotations
 

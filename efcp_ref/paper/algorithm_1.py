@@ -130,7 +130,9 @@ class Feedback(NamedTuple):
     xi: Array  # (d,)
 
 
-def error_feedback(xi: Any, g: Any, block_size: int | None = None, density: Any = 0.01, dtype: str | None = None) -> Feedback:
+def error_feedback(
+    xi: Any, g: Any, block_size: int | None = None, density: Any = 0.01, dtype: str | None = None
+) -> Feedback:
     """Add the error to the gradient, keep the largest entries of every block, and carry the rest over.
 
     Source: Algorithm 1, lines 5-7, COMPRESS being blockwise Top-k. ``a = xi + g; c = TopK(a); xi' = a - c``.
@@ -157,5 +159,6 @@ def error_feedback(xi: Any, g: Any, block_size: int | None = None, density: Any 
     xi = check.array("xi", xi, ndim=1)
     g = check.array("g", g, shape=xi.shape)
     precision = np.result_type(xi, g)
-    c, after = feed_back(xi.astype(np.float64), g, lambda a: keep_blocks(a, block_size, density, dtype or precision.name))
+    stored = dtype or precision.name
+    c, after = feed_back(xi.astype(np.float64), g, lambda a: keep_blocks(a, block_size, density, stored))
     return Feedback(c.indices, c.values, check.like(precision, after))

@@ -16,8 +16,9 @@ import numpy as np
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper import algorithm_1, algorithm_4, algorithm_6, algorithm_7, sign
 from efcp_ref.paper._validate import Array
-from efcp_ref.paper.top_k import row_length
-from efcp_ref.paper.window import Dense, DenseWindow, SparseWindow, keep, keep_blocks
+from efcp_ref.paper.algorithm_5 import Factors
+from efcp_ref.paper.compressors import mean_magnitude
+from efcp_ref.paper.window import Dense, DenseWindow, Sparse, SparseWindow, keep, keep_blocks
 from efcp_ref.paper.woodbury import coefficients, denominator, direction, updated
 
 
@@ -112,7 +113,8 @@ class _Optimizer:
 
     def state(self) -> dict[str, Any]:
         """Return a copy of the state, by the names of the contract."""
-        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self._entries().items()}
+        entries = self._entries().items()
+        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in entries}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from a state that ``state()`` returned.
@@ -138,7 +140,8 @@ def _like(name: str, new: Any, old: Any) -> Any:
     if old.dtype.kind in "iu":
         indices = np.asarray(new)
         if indices.dtype.kind not in "iu" or indices.shape != old.shape:
-            raise ValueError(f"{name} has dtype {indices.dtype} and shape {indices.shape}, must hold integers {old.shape}")
+            found = f"dtype {indices.dtype} and shape {indices.shape}"
+            raise ValueError(f"{name} has {found}, must hold integers in shape {old.shape}")
         return indices.astype(old.dtype)
     return check.array(name, new, shape=old.shape).astype(old.dtype)
 
@@ -240,12 +243,43 @@ class sparse_mfac(_Optimizer):
 
     def _restored(self, entries: dict[str, Any]) -> OptimizerState:
         old = self._state.A.window
-        check.rows(entries["indices"], entries["values"], old.d, old.block_size, old.density)
+        check.check_rows(entries["indices"], entries["values"], old.d, old.block_size, old.density)
         window = replace(
             old, stored_indices=old.to_storage(entries["indices"]), values=entries["values"],
             row=check.integer("row", entries["row"], 0, len(old.values) - 1),
         )
         return OptimizerState(entries["t"], entries["xi"], MFAC(window, entries["S"]))
+
+
+class low_rank_mfac(_Optimizer):
+    """Low-Rank M-FAC: Algorithm 1 with Algorithm 5 in every layer and Algorithm 6 over all of them.
+
+    Args:
+        shapes: shape of every layer's tensor; g holds them one after another, each in C order.
+        m: window size.
+        lam: damping lambda > 0.
+        rank: rho, clamped to min(p1, p2*...*ps) in each layer (R25).
+        Q0: starting Q, (p2*...*ps, rho), of every layer of two or more dimensions, in order.
+
+    >>> optimizer = low_rank_mfac(shapes=[(2, 2)], m=1, lam=1.0, rank=1, Q0=[np.ones((2, 1))])
+    >>> optimizer.step([3.0, 0.0, 4.0, 0.0]).round(4) + 0.0  # g / (lam + |g|^2)
+    array([0.1154, 0.    , 0.1538, 0.    ])
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[int]], m: int, lam: float, rank: int, Q0: Sequence[Any]) -> None:
+        self._state = algorithm_6.initial_state(shapes, m, rank, Q0)
+        self._step = partial(algorithm_6.low_rank_mfac_step, lam=check.positive("lam", lam))
+
+    def _entries(self) -> dict[str, Any]:
+        state = self._state
+        factors = {f"{name}{l}": getattr(G, name) for l, G in enumerate(state.G) for name in "PQ"}
+        return {"t": state.t, "row": state.row, "xi": state.xi, **factors, "S": state.S}
+
+    def _restored(self, entries: dict[str, Any]) -> algorithm_6.LowRankState:
+        state = self._state
+        G = tuple(Factors(entries[f"P{l}"], entries[f"Q{l}"]) for l in range(len(state.G)))
+        row = check.integer("row", entries["row"], 0, len(state.S) - 1)
+        return replace(state, G=G, S=entries["S"], xi=entries["xi"], row=row, t=entries["t"])
 
 
 @dataclass(frozen=True)
@@ -296,12 +330,56 @@ class dense_ggt(_Optimizer):
         return OptimizerState(entries["t"], self._state.xi, GGT(DenseWindow(entries["G"], row)))
 
 
-def _ggt_numbers(eps: float, cutoff: float, ridge: float) -> dict[str, float]:
+def _ggt_numbers(eps: float, cutoff: float, ridge: float) -> dict[str, Any]:
     return {
         "eps": check.positive("eps", eps),
         "cutoff": check.number("cutoff", cutoff, 0.0),
         "ridge": check.number("ridge", ridge, 0.0),
     }
+
+
+class sparse_ggt(_Optimizer):
+    """Sparse GGT: Algorithm 1 with Top-k and Algorithm 4.
+
+    Args:
+        d: dimension.
+        m: window size.
+        eps: damping epsilon > 0.
+        cutoff: sigma_i^2 <= cutoff * sigma_1^2 is dropped (R24).
+        k: kept entries of every gradient, 1..d.
+        ridge: see `dense_ggt`.
+
+    >>> sparse_ggt(d=3, m=2, eps=1.0, cutoff=1e-12, k=2).step([3.0, 1.0, 4.0]).round(4)  # c / (|c| + eps)
+    array([0.5   , 0.    , 0.6667])
+    """
+
+    def __init__(self, d: int, m: int, eps: float, cutoff: float, k: int, ridge: float = 0.0) -> None:
+        A = algorithm_4.initial_state(d, m, k)
+        self._state = OptimizerState(0, np.zeros(d), A)
+        numbers = _ggt_numbers(eps, cutoff, ridge)
+        self._step = partial(step, compress=partial(keep, k=k), precondition=partial(sparse_ggt_insert, **numbers))
+
+    def _entries(self) -> dict[str, Any]:
+        A = self._state.A
+        indices, values = A.rows
+        return {"t": self._state.t, "row": A.i, "xi": self._state.xi, "indices": indices, "values": values}
+
+    def _restored(self, entries: dict[str, Any]) -> OptimizerState:
+        t, row, d = entries["t"], entries["row"], self._state.A.d
+        A = algorithm_4.restored_state(entries["indices"], entries["values"], d, row, t)
+        return OptimizerState(t, entries["xi"], A)
+
+
+def sparse_ggt_insert(
+    A: algorithm_4.SparseGGTState, c: Sparse, eps: float, cutoff: float, ridge: float = 0.0,
+) -> tuple[Array, algorithm_4.SparseGGTState]:
+    """Insert c_t into the window, then precondition it: line 8 of Algorithm 1 for Sparse GGT is Algorithm 4.
+
+    >>> c = Sparse(np.array([0, 2]), np.array([3.0, 4.0]), 3)
+    >>> sparse_ggt_insert(algorithm_4.initial_state(3, 2, 2), c, 1.0, 1e-12)[0].round(4)
+    array([0.5   , 0.    , 0.6667])
+    """
+    return algorithm_4.sparse_ggt_step(A, c.indices, c.values, eps=eps, cutoff=cutoff, ridge=ridge)
 
 
 class adagrad_ef(_Optimizer):
@@ -353,7 +431,9 @@ class ef_signsgd(_Optimizer):
     """
 
     def __init__(self, d: int, gamma: float, per_tensor: Sequence[int] | None = None) -> None:
-        self._state = OptimizerState(0, np.zeros(check.integer("d", d, 1)), None)
+        e = np.zeros(check.integer("d", d, 1))
+        mean_magnitude(e, per_tensor)  # raises where the sizes do not sum to d
+        self._state = OptimizerState(0, e, None)
         self._step = partial(sign_sgd, gamma=check.positive("gamma", gamma), per_tensor=per_tensor)
 
     def _entries(self) -> dict[str, Any]:
