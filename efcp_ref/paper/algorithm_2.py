@@ -45,6 +45,17 @@ def parallel_reduce(mem: Array, T: int) -> None:
         half = half // 2
 
 
+def threads_for(k: int) -> int:
+    """Return the threads that `sp` and `lcg` use: the paper's 1024, or fewer where a row is shorter.
+
+    It is the power of two that covers k. Further lanes would only add zeros, and fill a trace.
+
+    >>> threads_for(5), threads_for(41728)
+    (8, 1024)
+    """
+    return min(1024, 1 << (k - 1).bit_length())
+
+
 def thread_block(block: int, indices: Array, values: Array, g: Array, omega: Array, threads: int) -> None:
     """Run one thread block of Algorithm 2: ``omega[block] = sum_j V[block, j] g[I[block, j]]``, in place."""
     k = indices.shape[1]
@@ -108,4 +119,5 @@ def sp(indices: Any, values: Any, g: Any, block_size: int | None = None, density
     """
     g = check.array("g", g, ndim=1)
     indices, values, _, _ = check.check_rows(indices, values, len(g), block_size, density)
-    return check.like(np.result_type(values, g), sp_kernel(indices, values, g))
+    omega = sp_kernel(indices, values, g, T=threads_for(indices.shape[1]))
+    return check.like(np.result_type(values, g), omega)

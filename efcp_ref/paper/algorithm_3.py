@@ -2,7 +2,8 @@
 
 The kernel is written as it is printed. A thread block is one call of `thread_block`; its T threads are the lanes of a
 NumPy axis, so a statement runs for all lanes before the next one starts, and the barriers of lines 8, 22 and 29 are
-met by themselves; shared memory is the array ``mem``. A slice (m, B_d) of the window is what falls into one Top-k block.
+met by themselves; shared memory is the array ``mem``. A slice (m, B_d) of the window is what falls into one Top-k
+block.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper._validate import Array
-from efcp_ref.paper.algorithm_2 import strided
+from efcp_ref.paper.algorithm_2 import strided, threads_for
 
 
 def thread_block(
@@ -92,4 +93,5 @@ def lcg(indices: Any, values: Any, c: Any, d: int, block_size: int | None = None
     d = check.integer("d", d, 1)
     indices, values, B_d, B_k = check.check_rows(indices, values, d, block_size, density)
     c = check.array("c", c, shape=(len(indices),))
-    return check.like(np.result_type(values, c), lcg_kernel(indices, values, c, d, B_d, B_k))
+    omega = lcg_kernel(indices, values, c, d, B_d, B_k, T=threads_for(B_d))
+    return check.like(np.result_type(values, c), omega)
