@@ -163,9 +163,10 @@ class SparseWindow:
     @cached_property
     def offsets(self) -> Array:
         """What is added to a stored index to make it absolute: the start of its block, ``(j // k_b) * B_d``; (K,)."""
+        if self.index == "absolute":
+            return np.zeros(self.values.shape[1], np.int32)
         _, share, blocks = layout(self.d, self.block_size, self.density)
-        starts = np.repeat([start for start, _ in blocks], [kept(end - start, share) for start, end in blocks])
-        return np.zeros_like(starts) if self.index == "absolute" else starts
+        return np.repeat([start for start, _ in blocks], [kept(end - start, share) for start, end in blocks])
 
     def to_storage(self, indices: Array) -> Array:
         """Return absolute positions (K,) as they are stored."""
