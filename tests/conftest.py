@@ -1,0 +1,19 @@
+"""Settings of the whole suite: the same examples on every run, and nothing skipped in silence."""
+
+from collections import Counter
+
+from hypothesis import settings
+
+settings.register_profile("efcp", deadline=None, derandomize=True)
+settings.load_profile("efcp")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Count what was skipped, with the reasons; the line is there when the count is zero, too."""
+    reasons = Counter(
+        report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for report in terminalreporter.stats.get("skipped", [])
+    )
+    terminalreporter.write_line(f"skipped: {sum(reasons.values())}")
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"  {count} x {reason}")
