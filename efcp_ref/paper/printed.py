@@ -81,7 +81,7 @@ def lines() -> dict[str, Line]:
 
 @cache
 def symbols() -> tuple[Symbol, ...]:
-    """Return the notation table, sorted by code name."""
+    """Return the notation table, by code name."""
     return tuple(Symbol(**row) for row in _table()["symbol"])
 
 
