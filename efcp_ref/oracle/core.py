@@ -37,8 +37,38 @@ class Case:
 
     def with_dtype(self, dtype: str) -> Case:
         """The same case, its floating arrays travelling as ``dtype`` (exact, by construction)."""
-        cast = {n: a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a for n, a in self.arguments.items()}
-        return replace(self, arguments=cast, dtype=dtype)
+
+        def cast(a: Any) -> Any:
+            if isinstance(a, list):
+                return [cast(b) for b in a]
+            return a.astype(dtype) if isinstance(a, np.ndarray) and a.dtype == np.float64 else a
+
+        arguments = {name: cast(a) for name, a in self.arguments.items()}
+        return replace(self, arguments=dressed(arguments, self.flags), dtype=dtype)
+
+
+def dressed(arguments: Mapping[str, Any], flags: frozenset[str]) -> dict[str, Any]:
+    """Return the arguments laid out as the flags say: every array strided, read-only; copying and pickling undo both.
+
+    >>> dressed({"g": np.arange(3.0)}, frozenset({"strided"}))["g"].strides
+    (16,)
+    """
+
+    def lay(a: Any) -> Any:
+        if isinstance(a, list):
+            return [lay(b) for b in a]
+        if not isinstance(a, np.ndarray):
+            return a
+        if "strided" in flags and a.ndim:
+            room = np.zeros((*a.shape[:-1], 2 * a.shape[-1]), a.dtype)
+            room[..., ::2] = a
+            a = room[..., ::2]
+        if "readonly" in flags:
+            a = a.view()
+            a.setflags(write=False)
+        return a
+
+    return {name: lay(a) for name, a in arguments.items()}
 
 
 @dataclass(frozen=True)
