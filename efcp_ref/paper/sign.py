@@ -249,7 +249,7 @@ def ef_step(
     Source: slides, Algorithm 1 with C in place of the scaled sign; paper, Algorithm 1, lines 5-7.
     Two different algorithms (R10): ``feedback="gamma g"`` is the slides', ``p = gamma g + e``, ``Delta = C(p)``,
     ``e = p - Delta``; ``feedback="g"`` is the paper's, ``a = g + e``, ``Delta = gamma C(a)``, ``e = a - C(a)``.
-    They agree while gamma is constant and C(s p) = s C(p); when gamma drops, the first still pays its old error in full.
+    They agree while gamma is constant and C(s p) = s C(p); when gamma drops, the first pays its old error in full.
 
     Args:
         state: see `State`; ``e`` is used.
