@@ -1,0 +1,232 @@
+"""Judges Algorithm 7 (diagonal AdaGrad with error feedback) and EF-SignSGD, entry by entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
+from efcp_ref.oracle.criteria import structure as t0
+from efcp_ref.oracle.criteria.eigen import finite
+from efcp_ref.oracle.exact import Pair, add, adds_exactly, apart, divide, negative, pair, times, total, two_prod, two_sum
+from efcp_ref.paper._validate import Array
+
+RELEASED_EPS = 1e-10  # added outside the root by the released code, and by the usual frameworks (R29)
+
+
+def adagrad_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
+    """Judge xi', G', theta' of one step; c is not returned and is read off xi' and G'.
+
+    Kept entries have xi' = 0, dropped ones ``|xi' - a| <= u |a|``, a = xi + g, k kept and none smaller than a dropped one;
+    ``|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2 + 2^-149``; ``|theta' - ref| <= u (|theta'| + 5 eta |step|)`` given its own
+    G' (tolerances: elementwise; the extra ``2u c^2`` and ``u eta |step|`` because c, a rounded sum, is not seen).
+    """
+    theta, xi, G, g = (t0.wide(case.arguments[n]) for n in ("theta", "xi", "G", "g"))
+    shape = {n: theta.shape for n in ("theta", "xi", "G")}
+    checks = t0.outputs(case, result, shape)
+    if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, shape, "7:9")]):
+        return tuple(checks)
+    arrays = [np.asarray(result[n]) for n in shape]
+    unit = max((unit_of(a, declared) for a in arrays), key=lambda unit: unit.u)
+    new_theta, new_xi, new_G = map(t0.wide, arrays)
+    exact = "exact" in case.flags
+    feedback, kept = sent(two_sum(xi, g), new_xi, new_G != G, int(case.arguments["k"]), unit, exact)
+    checks += feedback
+    if t0.broken(checks):
+        return tuple(checks)
+    a = two_sum(xi, g)
+    checks.append(squares(a, kept, G, new_G, unit, exact))
+    if t0.broken(checks):
+        return tuple(checks)
+    eta = float(np.float32(case.arguments["eta"]))
+    return (*checks, moved(theta, np.where(kept, a.hi, 0.0), new_G, eta, new_theta, unit, declared))
+
+
+def sent(a: Pair, left: Array, hint: Array, k: int, unit: Unit, exact: bool = False) -> tuple[list[Check], Array]:
+    """Return the checks of lines 5 to 7 and the entries that were kept, read off ``left`` = xi'.
+
+    Every xi' is 0 (kept) or within ``u |a|`` of a (dropped); an entry that is both (a = 0) counts as ``hint`` says.
+    Exactly k are kept; ``|a_kept| (1 + 2u) >= |xi'_dropped|``.
+    """
+    slack = 0.0 if exact and not a.lo.any() and _representable(a.hi, unit) else unit.u
+    gap = apart(left, a)
+    stays, goes = gap <= slack * np.abs(a.hi), left == 0
+    tier = "T1" if slack == 0 else "T2"
+    rule = "xi' = 0 where kept, |xi' - a| <= u |a| where dropped, a = xi + g"
+    wrong = ~(stays | goes)
+    if wrong.any():
+        at = int(np.argmax(np.where(wrong, gap, -1)))
+        line = "7:7" if np.isclose(left, a.hi - np.sign(a.hi) * np.abs(a.hi).max()).all() or wrong.sum() <= k else "7:5"
+        numbers = {"got": float(left[at]), "expected": float(a.hi[at]), "bound": float(slack * abs(a.hi[at]))}
+        return [t0.failed("xi", tier, line, rule, "xi' is neither 0 nor a", (at,), **numbers)], goes
+    surely = goes & ~stays  # kept without doubt
+    free = goes & stays
+    choice = "k entries are kept, none smaller than one that is dropped"
+    if not surely.sum() <= k <= surely.sum() + free.sum():
+        reason = f"{int(surely.sum())} entries with a != 0 are kept, must be {k}"
+        return [t0.failed("xi", tier, "7:6", choice, reason)], surely
+    kept = surely | (free & hint)
+    smallest = np.abs(a.hi[surely]).min(initial=np.inf)
+    dropped = stays & ~goes
+    largest = np.abs(left[dropped]).max(initial=0.0)
+    if (k > surely.sum() and largest > 0) or smallest * (1 + 2 * slack) < largest:
+        at = int(np.argmax(np.where(dropped, np.abs(left), -1)))
+        smallest = smallest if k == surely.sum() else 0.0
+        return [t0.failed("xi", tier, "7:6", choice, f"|a| = {largest:g} is dropped, {smallest:g} is kept", (at,))], kept
+    ratio = float(np.max(np.where(goes | (gap == 0), 0.0, gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)), initial=0.0))
+    return [Check("xi", tier, "7:5", rule, ratio), t0.passed("xi", tier, "7:6", choice)], kept
+
+
+def _representable(values: Array, unit: Unit) -> bool:
+    return bool(np.array_equal(t0.wide(t0.rounding(values, unit.name)), values))
+
+
+def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool = False) -> Check:
+    """``|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2 + 2^-149`` where kept, ``G' = G`` elsewhere; line 8."""
+    c = np.where(kept, a.hi, 0.0)
+    square = two_prod(c, c)
+    expected = add(add(square, 2 * c * np.where(kept, a.lo, 0.0)), G)
+    if exact and not a.lo.any() and _representable(expected.hi, unit) and not expected.lo.any() and _representable(square.hi, unit):
+        return t0.equal("G", "7:8", "G' = G + c^2, exactly", got, expected)
+    bound = np.where(kept, unit.u * (2 * np.abs(G) + 4 * square.hi) + unit.tiny, 0.0)
+    check = t0.forward("G", "7:8", "|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2", got, expected, bound)
+    lost = kept & (c != 0) & (square.hi < unit.normal)
+    if lost.any() and check.verdict == FAIL and lost[check.at]:
+        return replace(check, verdict=INCONCLUSIVE, reason="underflow")
+    if lost.any() and check.verdict != FAIL and bool(np.all(lost | ~kept)):
+        return replace(check, verdict=INCONCLUSIVE, reason="underflow")
+    return check
+
+
+def moved(theta: Array, c: Array, G: Array, eta: float, got: Array, unit: Unit, declared: Declared) -> Check:
+    """``|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)``, G' the target's own; R29 where G' = 0."""
+    said = declared.readings.get("R29")
+    eps = float(np.float32(said)) if said not in (None, "0", "unmoved") else 0.0
+    ulps = 5.0 + float(declared.arithmetic.get("rsqrt", 0) or 0)
+    lost = (c != 0) & (G < unit.normal)
+    check = _moved(theta, c, G, eta, eps, ulps, got, unit)
+    if check.verdict == FAIL and said is None:
+        other = _moved(theta, c, G, eta, RELEASED_EPS, ulps, got, unit)
+        if other.verdict != FAIL:
+            return replace(check, verdict=INCONCLUSIVE, reason="reading R29: declare READINGS = {'R29': '1e-10'}")
+    if lost.any() and (check.verdict != FAIL or lost[check.at]):
+        return replace(check, verdict=INCONCLUSIVE, reason="underflow")
+    return check
+
+
+def _moved(theta: Array, c: Array, G: Array, eta: float, eps: float, ulps: float, got: Array, unit: Unit) -> Check:
+    high = np.sqrt(G)
+    safe = np.where(high > 0, high, 1.0)
+    square = two_prod(high, high)
+    low = ((G - square.hi) - square.lo) / (2 * safe)  # sqrt(G) = high + low
+    root = high + eps
+    tail = low + ((high - root) + eps)
+    inverse = np.where(high > 0, 1.0, 0.0) if eps == 0 else np.ones_like(G)
+    divisor = np.where(root > 0, root, 1.0)
+    quotient = np.where(inverse > 0, c, 0.0) / divisor
+    product = two_prod(quotient, divisor)
+    rest = ((np.where(inverse > 0, c, 0.0) - product.hi) - product.lo - quotient * tail) / divisor
+    step = times(Pair(quotient, rest), eta)
+    expected = add(theta, negative(step))
+    size = np.abs(step.hi)
+    lost = 4 * unit.tiny * (eta + 1)
+    bound = unit.u * (np.abs(got) + ulps * size) + np.where(size > 0, lost, 0.0)
+    bound = np.where(size > 0, bound, 0.0)
+    rule = "|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)"
+    return t0.forward("theta", "7:9", rule, got, expected, bound)
+
+
+def sign_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
+    """Judge x' = x - Delta and e' = p - Delta, Delta = (|p|_1 / d) sign p, p = gamma g + e.
+
+    ``|Delta_i - s sign p_i| <= (d + 4) u s``, s = |p|_1 / d, plus the rounding of the subtraction and of p; a sign is
+    undecided where ``|p_i| <= 2u (|gamma g_i| + |e_i|)``; ``|x' - e' - (x - p)| <= 3u (|x| + |p| + s)`` (tolerances).
+    """
+    x, e, g = (t0.wide(case.arguments[n]) for n in ("x", "e", "g"))
+    shape = {"x": x.shape, "e": x.shape}
+    checks = t0.outputs(case, result, shape)
+    if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, shape, "S1:6")]):
+        return tuple(checks)
+    arrays = [np.asarray(result[n]) for n in shape]
+    unit = max((unit_of(a, declared) for a in arrays), key=lambda unit: unit.u)
+    signed = Signed.of(e, g, float(np.float32(case.arguments["gamma"])), unit, "exact" in case.flags)
+    return (*checks, *signed.judge(x, *map(t0.wide, arrays)))
+
+
+class Signed:
+    """p, its scaled sign Delta, and what rounding may do to both."""
+
+    def __init__(self, p: Pair, product: Array, e: Array, unit: Unit, exact: bool) -> None:
+        """Prepare Delta and its bound from p = gamma g + e, ``product`` = |gamma g|."""
+        d = len(e)
+        self.p, self.unit, self.d = p, unit, d
+        self.own = 2 * unit.u * (product + np.abs(e)) + unit.tiny * (product > 0)  # (d,) what rounding may do to p
+        absolute = Pair(np.abs(p.hi), np.where(p.hi < 0, -p.lo, p.lo))
+        summed = total(np.stack([absolute.hi, absolute.lo], -1).ravel()).value
+        self.s = float(summed.hi) / d
+        whole = _representable(product, unit)
+        zero = (p.hi == 0) & (whole | (product == 0))
+        self.unsure = (np.abs(p.hi) <= self.own) & ~zero
+        self.room = (d + 4) * unit.u * self.s + float(self.own.mean()) + unit.tiny
+        Delta = np.sign(p.hi)
+        s = divide(summed, float(d))
+        self.Delta = Pair(Delta * s.hi, Delta * s.lo)
+        power = d & (d - 1) == 0
+        self.exact = exact and power and not p.lo.any() and bool(np.all(p.hi != 0)) and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
+
+    @classmethod
+    def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool) -> Signed:
+        """Form p = gamma g + e in pairs."""
+        product = two_prod(g, gamma)
+        return cls(add(product, e), np.abs(product.hi), e, unit, exact)
+
+    def judge(self, x: Array, new_x: Array, new_e: Array) -> tuple[Check, ...]:
+        """Return the checks of lines 5, 6, 7: the first that is broken names the line."""
+        at_x, room_x = self.difference(x, new_x), self.room + self.unit.u * np.abs(new_x)
+        at_e, room_e = self.difference(self.p, new_e), self.room + self.unit.u * np.abs(new_e) + self.own
+        if self.exact and _representable(add(x, negative(self.Delta)).hi, self.unit) and _representable(self.p.hi, self.unit):
+            room_x = room_e = np.zeros(self.d)
+        kept = add(add(new_x, -new_e), add(negative(pair(x)), self.p))
+        conserved = np.abs(kept.hi) <= 3 * self.unit.u * (np.abs(x) + np.abs(self.p.hi) + self.s) + 4 * self.unit.tiny + self.own
+        line_x, line_e = self._lines((at_x[0] <= room_x).all(), (at_e[0] <= room_e).all(), conserved.all())
+        tier = "T1" if self.exact and not np.any(room_x) else "T2"
+        rule = "|Delta_i - s sign p_i| <= (d + 4) u s"
+        return (
+            self._check("x", line_x, tier, rule, new_x, at_x, room_x),
+            self._check("e", line_e, tier, rule + " + u |e'|", new_e, at_e, room_e),
+            self._conservation(kept.hi, conserved, x),
+        )
+
+    @staticmethod
+    def _lines(x_holds: bool, e_holds: bool, conserved: bool) -> tuple[str, str]:
+        if x_holds or e_holds:
+            return "S1:6", "S1:7"
+        return ("S1:5", "S1:5") if conserved else ("S1:4", "S1:4")
+
+    def difference(self, start: Any, got: Array) -> tuple[Array, Array]:
+        """Return ``|got - (start - Delta)|``, the best over the signs that are open, and the expected value, (d,)."""
+        choices = []
+        for Delta in (self.Delta, *(np.full(self.d, s) for s in (0.0, self.s, -self.s))):
+            choices.append(apart(got, add(start, negative(Delta))))
+        gap = np.where(self.unsure, np.min(choices, axis=0), choices[0])
+        return gap, add(start, negative(self.Delta)).hi
+
+    @staticmethod
+    def _check(stage: str, line: str, tier: str, rule: str, got: Array, measured: tuple[Array, Array], room: Any) -> Check:
+        gap, expected = measured
+        room = np.broadcast_to(room, gap.shape)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(gap == 0, 0.0, gap / room)
+        at = int(np.argmax(ratio))
+        verdict = FAIL if ratio[at] > 1 else "pass"
+        return Check(stage, tier, line, rule, float(ratio[at]), verdict, "", (at,), float(got[at]), float(expected[at]), float(room[at]))
+
+    def _conservation(self, left: Array, holds: Array, x: Array) -> Check:
+        rule = "|x' - e' - (x - p)| <= 3u (|x| + |p| + s)"
+        if holds.all():
+            return t0.passed("conservation", "T2", "S1:7", rule)
+        at = int(np.argmax(~holds))
+        return t0.failed("conservation", "T2", "S1:7", rule, "x' - e' is not x - p", (at,), got=float(left[at]), expected=0.0)

@@ -1,0 +1,145 @@
+"""Judges Algorithm 5 (PowerCompress) by its invariants and the inner product of appendix I by a forward bound."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
+from efcp_ref.oracle.criteria import structure as t0
+from efcp_ref.oracle.criteria.eigen import finite
+from efcp_ref.oracle.exact import Product, add, adds_exactly, negative, product, step_of, times, total
+from efcp_ref.paper._validate import Array
+
+POWER = {"householder": 0, "svd": 0, "cgs2": 0, "mgs": 1, "cgs": 2}  # of cond(M Q) in the loss of orthogonality
+
+
+def power_compress(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
+    """Judge P = orth(M Q), Q' = M^T P by three invariants; P itself is free up to a rotation and any completion.
+
+    (i) ``||P^T P - I||_F <= 8 p rho u cond(M Q)^j``, j = 0 for Householder, SVD, CGS2, 1 for MGS, 2 for CGS;
+    (ii) ``||(I - P P^T) M Q||_F <= q u || |M||Q| ||_F + 8 p rho u ||M Q||_F + ||P^T P - I|| ||M Q||_F``;
+    (iii) ``|Q' - M^T P| <= p u |M|^T |P|`` with its own P (tolerances: power iteration; Bjorck 1967).
+    """
+    g, Q = (np.asarray(case.arguments[n], np.float64) for n in ("g", "Q"))
+    M = g.reshape(len(g), -1)  # (p1, p2s)
+    shapes = {"P": (M.shape[0], Q.shape[1]), "Q": Q.shape}
+    checks = t0.outputs(case, result, shapes)
+    if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, shapes, "5:6")]):
+        return tuple(checks)
+    P, Q_new = (np.asarray(result[n]) for n in ("P", "Q"))
+    unit = max(unit_of(P, declared), unit_of(Q_new, declared), key=lambda unit: unit.u)
+    return (*checks, *factors(M, Q, P, Q_new, unit, declared))
+
+
+def factors(
+    M: Array, Q: Array, P: Array, Q_new: Array, unit: Unit, declared: Declared, roundings: int = 0
+) -> tuple[Check, ...]:
+    """Judge one pair of factors of M (p1, p2s): the invariants (i), (ii), (iii) of `power_compress`, in this order.
+
+    ``roundings``: how many times the entries of M were rounded before, each one more ``u |M|``.
+    """
+    orthonormal = _orthonormal(M @ Q, P, unit, declared)
+    return (orthonormal, _range(M, Q, P, unit, orthonormal, roundings), *_right(M, P, Q_new, unit, roundings))
+
+
+def _orthonormal(MQ: Array, P: Array, unit: Unit, declared: Declared) -> Check:
+    """``||P^T P - I||_F <= 8 p rho u cond(M Q)^j``; undecided where that exceeds 0.1 (tolerances: power iteration)."""
+    p, rho = P.shape
+    P64 = t0.wide(P)
+    loss = float(np.linalg.norm(add(product(P64.T, P64).value, -np.eye(rho)).hi))
+    strict, cond = 8 * p * rho * unit.u, _condition(MQ)
+    name = (declared.orthogonalisation or "mgs").lower()
+    allowed = strict * cond ** POWER.get(name, 1)
+    check = Check("P", "T2", "5:4", "||P^T P - I||_F <= 8 p rho u cond(M Q)^j", loss / allowed, bound=allowed, got=loss, expected=0.0)
+    if loss <= strict or (loss <= allowed <= 0.1):
+        return check
+    if 0.0 < float(np.abs(MQ).max(initial=0.0)) ** 2 < unit.normal * 2.0**24:
+        return replace(check, verdict=INCONCLUSIVE, reason="underflow")
+    if allowed > 0.1:
+        return replace(check, verdict=INCONCLUSIVE, reason="M Q is too ill conditioned for this orthogonalisation")
+    if declared.orthogonalisation is None and loss <= strict * cond**2 <= 0.1:
+        return replace(check, verdict=INCONCLUSIVE, reason="orthogonalisation class: declare ORTHOGONALISATION = 'cgs'")
+    return replace(check, verdict=FAIL, reason=f"the columns of P are not orthonormal: ||P^T P - I|| = {loss:.3g}")
+
+
+def _condition(A: Array) -> float:
+    s = np.linalg.svd(A, compute_uv=False)
+    return float(s[0] / s[-1]) if s[-1] > s[0] * 2.0**-60 else np.inf
+
+
+def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundings: int) -> Check:
+    """``||(I - P P^T) M Q||_F <= q u || |M||Q| ||_F + 8 p rho u ||M Q||_F + ||P^T P - I|| ||M Q||_F``: P spans M Q."""
+    p, rho = P.shape
+    P64, MQ = t0.wide(P), product(M, Q).value
+    inside = product(P64.T, MQ.hi).value  # (rho, rho)
+    outside = float(np.linalg.norm(add(MQ, negative(product(P64, inside.hi).value)).hi))
+    size, loss = float(np.linalg.norm(MQ.hi)), orthonormal.got or 0.0
+    bound = (Q.shape[0] + roundings) * (unit.u * float(np.linalg.norm(np.abs(M) @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny)
+    bound += (8 * p * rho * unit.u + 1.2 * loss) * size
+    check = Check("P", "T2", "5:3", "||(I - P P^T) M Q||_F within rounding", outside / bound if bound else 0.0, bound=bound, got=outside, expected=0.0)
+    if outside > bound:
+        return replace(check, verdict=FAIL, reason="P does not span M Q")
+    return replace(check, verdict=INCONCLUSIVE, reason="vacuous") if 0 < size <= bound else check
+
+
+def _right(M: Array, P: Array, Q_new: Array, unit: Unit, roundings: int) -> tuple[Check, ...]:
+    """``|Q' - M^T P| <= p u |M|^T |P| + p 2^-149``, with the target's own P; ``6 sqrt p`` in place of p warns (T3)."""
+    p, expected = len(P), product(M.T, t0.wide(P))
+    return tuple(
+        t0.forward("Q", "5:5", rule, Q_new, expected.value, (n + roundings) * (unit.u * expected.magnitude + unit.tiny),
+                   tier=tier, magnitude=expected.magnitude, error=expected.error)
+        for tier, rule, n in (
+            ("T2", "|Q' - M^T P| <= p u |M|^T |P|", p),
+            ("T3", "|Q' - M^T P| <= min(p, 6 sqrt p) u |M|^T |P|", min(p, 6 * np.sqrt(p))),
+        )
+    )  # fmt: skip
+
+
+def low_rank_inner_product(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
+    """Judge Tr((P1 Q1^T)^T P2 Q2^T), in whatever order it was summed.
+
+    ``|got - ref| <= (p1 p2 + rho1 + rho2 + rho1 rho2) u sum((|P1||Q1|^T) o (|P2||Q2|^T))``: covers the small products
+    of appendix I as well as the order that rebuilds the matrices. Equality where every partial sum fits the accumulator.
+    """
+    factors = P1, Q1, P2, Q2 = [t0.wide(case.arguments[n]) for n in ("P1", "Q1", "P2", "Q2")]
+    checks = t0.outputs(case, result, {"product": ()})
+    if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, ("product",), "6:8")]):
+        return tuple(checks)
+    got, trace = np.asarray(result["product"]), inner_product(*factors)
+    unit = unit_of(got, declared)
+    (p1, rho1), (p2, rho2) = P1.shape, Q2.shape
+    if "exact" in case.flags and adds_exactly(_terms(*factors), trace.magnitude, unit.u):
+        checks.append(t0.equal("product", "6:8", "equal: every partial sum is exact", got, trace.value))
+    n = p1 * p2 + rho1 + rho2 + rho1 * rho2
+    for tier, count in (("T2", n), ("T3", min(n, 6 * np.sqrt(n)))):
+        bound = count * unit.u * trace.magnitude + _underflow(*factors, unit)
+        rule = "|got - ref| <= (p1 p2 + rho1 + rho2 + rho1 rho2) u sum |.|"
+        checks.append(t0.forward("product", "6:8", rule, got, trace.value, bound, tier=tier, magnitude=trace.magnitude, error=trace.error))
+    return tuple(checks)
+
+
+def inner_product(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Product:
+    """Return Tr((P1 Q1^T)^T P2 Q2^T) = sum((P1^T P2) o (Q1^T Q2)) in pairs."""
+    left, right = product(P1.T, P2), product(Q1.T, Q2)
+    high, low = times(left.value, right.value.hi), left.value.hi * right.value.lo
+    summed = total(np.stack([high.hi.ravel(), (high.lo + low).ravel()]).ravel())
+    magnitude = np.sum(left.magnitude * right.magnitude)
+    return Product(summed.value, summed.error + 2.0**-100 * magnitude + np.sum(left.error * right.magnitude + left.magnitude * right.error), magnitude)
+
+
+def _terms(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Array:
+    """The products that are added, as multiples of the steps of the four factors."""
+    steps = [step_of(A) for A in (P1, Q1, P2, Q2)]
+    return np.array([np.prod(steps) if np.isfinite(steps).all() else 0.0])
+
+
+def _underflow(P1: Array, Q1: Array, P2: Array, Q2: Array, unit: Unit) -> float:
+    """What products that underflow add, in either order: half the smallest subnormal each, times what multiplies it."""
+    (p1, _), (p2, _) = P1.shape, Q1.shape
+    small = p1 * np.abs(Q1.T @ Q2).sum() + p2 * (np.abs(P1).T @ np.abs(P2)).sum()
+    rebuilt = P1.shape[1] * (np.abs(P2) @ np.abs(Q2).T).sum() + P2.shape[1] * (np.abs(P1) @ np.abs(Q1).T).sum()
+    return unit.tiny * (small + rebuilt + p1 * p2 + P1.shape[1] * P2.shape[1])
