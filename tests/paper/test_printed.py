@@ -19,14 +19,13 @@ LENGTHS = {"1": 10, "2": 17, "3": 30, "4": 12, "5": 6, "6": 16, "7": 10, "S1": 8
 WHY = {"inputs", "header", "end", "comment", "barrier"}
 
 # Names of arguments that are words of programming or of the checks, not symbols of the paper.
-PLAIN = set(
-    """
+WORDS = """
     self cls state run steps step rng name source shape size count dtype index normalise per_tensor ridge
     block blocks threads first second end dense sparse rows root buffer new feedback levels unbiased
     method tolerance variant constants classes shortcuts one_dimensional practical truncated share items
     index_bytes value_bytes hours rest
-    """.split()
-)
+"""
+PLAIN = set(WORDS.split())
 
 
 def problems(sources: dict[str, str]) -> list[str]:
@@ -48,7 +47,7 @@ def problems(sources: dict[str, str]) -> list[str]:
     return sorted(wrong)
 
 
-def test_the_tags_are_exactly_the_printed_lines_of_code():
+def test_the_tags_are_exactly_the_printed_lines_of_code() -> None:
     assert problems(SOURCES) == []
 
 
@@ -65,12 +64,12 @@ def test_the_tags_are_exactly_the_printed_lines_of_code():
         ("algorithm_1.py", "# 1:9", "# 9:9", "invented 9:9"),
     ],
 )
-def test_a_planted_mistake_is_found(file: str, old: str, new: str, complaint: str):
+def test_a_planted_mistake_is_found(file: str, old: str, new: str, complaint: str) -> None:
     assert SOURCES[file].count(old) == 1
     assert complaint in problems({**SOURCES, file: SOURCES[file].replace(old, new)})
 
 
-def test_every_line_is_there_once_and_in_order():
+def test_every_line_is_there_once_and_in_order() -> None:
     by_key: dict[str, list[printed.Line]] = {}
     for line in printed.lines().values():
         by_key.setdefault(line.key, []).append(line)
@@ -82,14 +81,15 @@ def test_every_line_is_there_once_and_in_order():
             assert [line.at - rows[0].at for line in rows] == list(range(LENGTHS[key]))
 
 
-def test_R36_algorithm_7_is_numbered_in_the_order_of_printing():
+def test_R36_algorithm_7_is_numbered_in_the_order_of_printing() -> None:
     rows = [line for line in printed.lines().values() if line.key == "7"]
-    assert rows[0].latex.startswith(r"$\xi_0 = 0_d") and rows[8].latex.startswith(r"$\theta_{t+1}")
+    assert rows[0].latex.startswith(r"$\xi_0 = 0_d")
+    assert rows[8].latex.startswith(r"$\theta_{t+1}")
     assert [line.n for line in rows if line.kind == "structure"] == [10]
     assert all("R36" in line.reading for line in rows)
 
 
-def test_a_structure_line_says_why_and_a_line_of_code_does_not():
+def test_a_structure_line_says_why_and_a_line_of_code_does_not() -> None:
     for line in printed.lines().values():
         assert (line.why in WHY) if line.kind == "structure" else (line.kind == "code" and line.why == ""), line.tag
         assert line.latex or line.why == "comment", line.tag
@@ -99,7 +99,7 @@ def test_a_structure_line_says_why_and_a_line_of_code_does_not():
             assert line.latex == "synchronize threads"
 
 
-def test_readings_are_rows_of_the_readings():
+def test_readings_are_rows_of_the_readings() -> None:
     numbers = {reading for line in printed.lines().values() for reading in line.reading}
     assert all(re.fullmatch(r"R\d+", reading) and 1 <= int(reading[1:]) <= 42 for reading in numbers)
     assert {f"R{n}" for n in range(15, 30)} <= numbers  # those that change a numbered line of Algorithms 2 to 7
@@ -118,19 +118,21 @@ def balanced(text: str) -> bool:
     return text.count("$") % 2 == 0
 
 
-def test_latex_balances():
+def test_latex_balances() -> None:
     for line in printed.lines().values():
-        assert balanced(line.latex) and balanced(line.comment), line.tag
+        assert balanced(line.latex), line.tag
+        assert balanced(line.comment), line.tag
     for symbol in printed.symbols():
-        assert "$" not in symbol.paper and balanced(f"${symbol.paper}$"), symbol.code
+        assert "$" not in symbol.paper, symbol.code
+        assert balanced(f"${symbol.paper}$"), symbol.code
 
 
 @pytest.mark.parametrize("text", ["$a_{t$", "$a}$", "$a", "$a_{t$ and $}$"])
-def test_latex_that_does_not_balance_is_found(text: str):
+def test_latex_that_does_not_balance_is_found(text: str) -> None:
     assert not balanced(text)
 
 
-def test_one_code_name_per_meaning():
+def test_one_code_name_per_meaning() -> None:
     meanings = Counter(symbol.meaning for symbol in printed.symbols())
     assert [meaning for meaning, n in meanings.items() if n > 1] == []
     places = Counter((symbol.code, symbol.where) for symbol in printed.symbols())
@@ -162,17 +164,17 @@ def unnamed(sources: dict[str, str]) -> list[str]:
     return [f"{f}: {g}({n})" for f, text in public.items() for n, g in arguments(text).items() if n not in known]
 
 
-def test_argument_names_follow_the_notation_table():
+def test_argument_names_follow_the_notation_table() -> None:
     assert unnamed(SOURCES) == []
 
 
-def test_an_argument_that_nobody_named_is_found():
+def test_an_argument_that_nobody_named_is_found() -> None:
     assert unnamed({"new.py": "def f(theta, thetta): ...\nclass C:\n    def g(self, zz): ..."}) == [
         "new.py: f(thetta)", "new.py: g(zz)",
     ]  # fmt: skip
 
 
-def test_the_contract_speaks_the_notation():
+def test_the_contract_speaks_the_notation() -> None:
     known = {symbol.code for symbol in printed.symbols()}
     operations, optimizers = contract.OPERATIONS.values(), contract.OPTIMIZERS.values()
     names = {a.name for op in operations for a in op.arguments + op.results + op.stages}
@@ -181,11 +183,11 @@ def test_the_contract_speaks_the_notation():
     assert names - known - {"T"} == set()
 
 
-def test_the_contract_blames_printed_lines_of_code():
-    for entry in (*contract.OPERATIONS.values(), *contract.OPTIMIZERS.values()):
-        assert printed.lines()[entry.line].kind == "code", entry.name
+def test_the_contract_blames_printed_lines_of_code() -> None:
+    blamed = {op.line for op in contract.OPERATIONS.values()} | {opt.line for opt in contract.OPTIMIZERS.values()}
+    assert {printed.lines()[tag].kind for tag in blamed} == {"code"}
 
 
-def test_tags_are_read_at_the_end_of_a_line_only():
+def test_tags_are_read_at_the_end_of_a_line_only() -> None:
     text = 'a = 1  # (d,)  # 1:5\nb = 2  # 1:5 and more\nc = "1:5"\nd = 3  # (R19)  # S1:12  \n# K:1'
     assert printed.tags(text) == [(1, "1:5"), (4, "S1:12"), (5, "K:1")]
