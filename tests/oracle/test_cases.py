@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from fractions import Fraction
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
-from efcp_ref.oracle.cases import FIXED, build, generate, standard
+from efcp_ref.oracle.cases import FIXED, build, generate, recipe, standard
 from efcp_ref.oracle.core import Case
 from efcp_ref.paper.top_k import kept, layout
 
@@ -21,6 +22,12 @@ FLAGS = {"exact", "density", "nan", "subnormal", "bf16", "readonly", "strided", 
 
 def walk(operation, seed=SEED):
     return list(standard(operation, len(FIXED[operation]) + MORE, seed))
+
+
+def family(operation, name, seed):
+    """The cases of one family among those of `walk`."""
+    indices = range(len(FIXED[operation]) + MORE)
+    return [generate(operation, seed, i) for i in indices if recipe(operation, i).family == name]
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +273,7 @@ def largest_sum(case: Case) -> tuple[float, float]:
 @pytest.mark.parametrize("operation", sorted(set(OPERATIONS) - {"power_compress", "scaled_top_k"}))
 @pytest.mark.parametrize("seed", range(5))
 def test_exact_sums_fit_24_bits(operation, seed):
-    exact = [c for c in walk(operation, seed) if "exact" in c.flags]
+    exact = [c for c in family(operation, "exact", seed) if "exact" in c.flags]
     assert len(exact) >= 3
     for case in exact:
         assert case.family == "exact"
@@ -282,7 +289,7 @@ def test_flag_exact_only_where_the_tier_exists(cases):
 @pytest.mark.parametrize("operation", ["wsm", "mfac_direction", "sparse_mfac_direction"])
 @pytest.mark.parametrize("seed", range(5))
 def test_solves_on_a_multiple_of_the_identity(operation, seed):
-    found = [c for c in walk(operation, seed) if c.label == "m lam I + S = 4^p I"]
+    found = [c for c in family(operation, "exact", seed) if c.label == "m lam I + S = 4^p I"]
     assert found
     for case in found:
         a = case.arguments
@@ -297,7 +304,7 @@ def test_solves_on_a_multiple_of_the_identity(operation, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_exact_runs_stay_small(operation, seed):
     """Even if every gradient waited in the error and were then sent, products and squares would fit 24 bits."""
-    exact = [c for c in walk(operation, seed) if c.family == "exact"]
+    exact = family(operation, "exact", seed)
     assert len(exact) >= 2
     for case in exact:
         g = case.arguments["gradients"]
@@ -315,7 +322,7 @@ def test_exact_runs_stay_small(operation, seed):
 @pytest.mark.parametrize("operation", NAMES)
 def test_families_interleave(operation, cases):
     assert {c.family for c in cases[operation][:5]} == {"exact", "generic", "adversarial", "real"}
-    assert len(FIXED[operation]) <= 48
+    assert len(FIXED[operation]) <= 40  # the default number of cases walks them all
 
 
 BLOCKED = ("block_top_k", "error_feedback", "sp", "lcg", "sparse_mfac_direction", "sparse_ggt_direction")
@@ -325,7 +332,7 @@ RINGS = ("dense_mfac", "sparse_mfac", "low_rank_mfac", "dense_ggt", "sparse_ggt"
 DISTRIBUTIONS = ("normal", "scale 1e-12", "scale 1e12", "wide range", "cancelling", "heavy tails", "uniform")
 PROMISED = [  # operations, label, among the first so many
     *((tuple(OPERATIONS), label, 48) for label in DISTRIBUTIONS),
-    (NAMES, "signed zeros", 48),
+    (NAMES, "signed zeros", 40),
     (("top_k", "block_top_k", "error_feedback", "adagrad_step"), "ties at the cut", 12),
     (("top_k", "block_top_k", "error_feedback", "adagrad_step"), "large negatives", 24),
     (("top_k", "scaled_top_k"), "k = 0", 24),
@@ -333,12 +340,12 @@ PROMISED = [  # operations, label, among the first so many
     (("top_k", "block_top_k"), "NaN", 40),
     (("top_k", "block_top_k"), "infinity", 40),
     (BLOCKED, "block of 41728", 12),
-    (BLOCKED, "block of 32767", 48),
-    (BLOCKED, "block of 32768", 48),
-    (BLOCKED, "block of 32769", 48),
+    (BLOCKED, "block of 32767", 40),
+    (BLOCKED, "block of 32768", 40),
+    (BLOCKED, "block of 32769", 40),
     (BLOCKED, "partial last block", 24),
     (BLOCKED, "density 1", 40),
-    (BLOCKED, "density 0.07", 48),
+    (BLOCKED, "density 0.07", 40),
     (("error_feedback", "adagrad_step", "sign_step"), "zero gradient", 24),
     (("error_feedback", "adagrad_step", "sign_step"), "large error", 12),
     (("sp", "lcg", *WINDOWS), "half-filled window", 6),
@@ -351,10 +358,10 @@ PROMISED = [  # operations, label, among the first so many
     (("wsm", "mfac_direction", "sparse_mfac_direction"), "condition 1..1e9", 24),
     (("sp", "lcg", "sparse_mfac_direction", "sparse_ggt_direction"), "bfloat16 values", 24),
     (("power_compress",), "zero gradient", 6),
-    (tuple(OPERATIONS), "read-only arrays", 48),
-    (tuple(OPERATIONS), "non-contiguous arrays", 48),
+    (tuple(OPERATIONS), "read-only arrays", 40),
+    (tuple(OPERATIONS), "non-contiguous arrays", 40),
     (("wsm", "mfac_direction", "sparse_mfac_direction", "top_k", "block_top_k", "error_feedback", "sp", "lcg",
-      "low_rank_inner_product", "adagrad_step", "sign_step", *OPTIMIZERS), "subnormal entries", 48),
+      "low_rank_inner_product", "adagrad_step", "sign_step", *OPTIMIZERS), "subnormal entries", 40),
     (RINGS, "wrap-around", 6),
     (RINGS, "half-filled window", 24),
     (RINGS, "one row", 24),
@@ -400,10 +407,12 @@ def test_density_is_beyond_doubt_unless_flagged(operation, cases):
     doubtful = 0
     for case in cases[operation]:
         a, d = case.arguments, dimensions(case)["d"]
-        agree = build.agrees(d, a["block_size"], a["density"])
+        sizes = {end - start for start, end in layout(d, a["block_size"], a["density"])[2]}
+        exact = [math.ceil(Fraction(str(a["density"])) * size) for size in sizes]
+        agree = exact == [math.ceil(a["density"] * size) for size in sizes]
         assert agree == ("density" not in case.flags), case.label
         doubtful += not agree
-    assert doubtful >= 2
+    assert doubtful >= 1
 
 
 @pytest.mark.parametrize("operation", BLOCKED)

@@ -2,6 +2,8 @@
 
 The first indices of every operation walk fixed recipes, the families in turn; after them random ones follow for ever.
 Sizes and numbers of a recipe are drawn from a generator seeded with all three, so a case depends on no other case.
+Integers are the same on every machine; normal numbers and recorded gradients go through the machine's own exp and sums
+in float64 and are then rounded to float32, which hides differences in their last bits.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import numpy as np
 
 from efcp_ref.contract import OPERATIONS
 from efcp_ref.oracle.cases import build
-from efcp_ref.oracle.cases.build import Arguments, Recipe, Rng, Source, scaled
+from efcp_ref.oracle.cases.build import Arguments, Make, Recipe, Rng, Source, scaled
 
 LARGE, SMALL = 1e12, 1e-12
 SOURCES: tuple[tuple[str, Source, str], ...] = (
@@ -60,10 +60,22 @@ def opposed(operation: str) -> Callable[[Rng], Arguments]:
     return make
 
 
+# GGT's 1 / (eps sigma (sigma + eps)) must fit float32 too, so eps cannot follow the data all the way.
+GGT_EPS = {"scale 1e-12": (1e-10, 1e-9), "scale 1e12": (1e9, 1e11)}
+
+
+def maker(operation: str, label: str, source: Source) -> Make:
+    """Return the operation's builder with a sampler; for GGT at an extreme scale with an eps that float32 bears."""
+    build_ = partial(build.BUILDERS[operation], source=source_for(operation, label, source))
+    if "ggt" in operation and label in GGT_EPS:
+        return lambda rng: build_(rng, eps=build.log_uniform(rng, *GGT_EPS[label]))
+    return build_
+
+
 def recipes(operation: str) -> tuple[Recipe, ...]:
     """Return the generic recipes of an operation, the most telling first."""
     rows = [
-        Recipe("generic", label, why, partial(build.BUILDERS[operation], source=source_for(operation, label, source)))
+        Recipe("generic", label, why, maker(operation, label, source))
         for label, source, why in SOURCES
         if not (label == "cancelling" and operation in ("error_feedback", "adagrad_step", "sign_step"))
     ]

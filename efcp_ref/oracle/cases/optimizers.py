@@ -136,29 +136,27 @@ def exact(operation: str) -> list[Recipe]:
     return [Recipe("exact", label, why, make, frozenset({"exact"})) for label, make in rows]
 
 
-# The damping is squared with the data's scale, so that the window counts neither for nothing nor for everything.
-SCALES = (("scale 1e-12", 1e-12), ("scale 1e12", 1e12))
+# label, scale, GGT's eps: lam is the scale squared, so that the window counts; eps sigma (sigma + eps) fits float32.
+SCALES = (("scale 1e-12", 1e-12, 1e-10), ("scale 1e12", 1e12, 1e10))
 
 
 def generic(operation: str) -> list[Recipe]:
     """Return random runs."""
+    why = "absolute constants beside the data"
+    scales = [
+        (label, why, run(operation, build.scaled(normal, s), T=12, lam=scalar(s * s), eps=scalar(eps)))
+        for label, s, eps in SCALES
+    ]
     rows: list[tuple[str, str, Make]] = [
         ("normal", "any wrong formula", run(operation)),
-        *(
-            (
-                label,
-                "absolute constants beside the data",
-                run(operation, build.scaled(normal, s), T=12, lam=scalar(s * s), eps=scalar(s / 8)),
-            )
-            for label, s in SCALES
-        ),
+        *scales,
         ("40 steps", "errors that grow with the steps", run(operation, T=40, d=12)),
         ("heavy tails", "one gradient dominates the window", run(operation, build.heavy, T=15)),
         ("wide range", "small entries wait in the error for many steps", run(operation, build.wide, T=15)),
         ("uniform", "wrong order of rows or terms", run(operation, build.uniform)),
         ("shrinking gradients", "old rows must leave the window", run(operation, normal, T=20, shape=loud_then_quiet)),
     ]
-    return [Recipe("generic", label, why, make) for label, why, make in rows]
+    return [Recipe("generic", label, reason, make) for label, reason, make in rows]
 
 
 def _adversarial(label: str, why: str, make: Make, *flags: str) -> Recipe:
