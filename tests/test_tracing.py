@@ -110,6 +110,12 @@ def cyclic() -> int:
     return 3
 
 
+def retyped() -> np.ndarray:
+    a = np.zeros(2)
+    a = np.zeros(2, np.int64)  # 1:5
+    return a
+
+
 class Stepper:
     def __init__(self) -> None:
         self.t = 0
@@ -184,6 +190,12 @@ def test_changes_in_place_are_seen_and_copied() -> None:
     assert run.events[0].changed == ("G",)
     G[:] = -1
     assert run.events[0].variables["G"].tolist() == [7, 0, 0]
+
+
+def test_a_change_of_dtype_alone_is_seen() -> None:
+    event = trace(retyped).events[0]
+    assert event.changed == ("a",)
+    assert event.variables["a"].dtype == np.int64
 
 
 def test_dataclasses_and_named_tuples_become_dicts_and_fields_are_named() -> None:

@@ -96,6 +96,12 @@ def test_result_has_the_wider_precision(values: type, c: type, expected: type) -
     assert omega.astype(float).tolist() == [8, 0, 12]
 
 
+def test_float32_is_the_float64_sum_rounded_once() -> None:
+    a = np.float32(1 + 2**-23)  # a a = 1 + 2^-22 + 2^-46: the last term is lost if multiplied in float32
+    values = np.array([[a], [-1]], np.float32)
+    assert lcg([[0], [0]], values, np.array([a, 1 + 2**-22], np.float32), 1)[0] == 2**-46
+
+
 def test_inputs_may_be_read_only_and_strided_and_are_not_touched() -> None:
     indices, values = window(4, 20, 6, 0.5)
     c = np.arange(8.0)[::2]
