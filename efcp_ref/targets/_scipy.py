@@ -64,13 +64,14 @@ def error_feedback(xi: Any, g: Any, block_size: int | None = None, density: Any 
 
 
 def csr(indices: Any, values: Any, d: int) -> Any:
-    """Return the rows (I, V) as a CSR matrix (m, d)."""
+    """Return the rows (I, V) as a CSR matrix (m, d).
+
+    The copy matters: SciPy sorts a row's entries in place when a product asks for it, and would reorder the caller's.
+    """
     values, indices = real(values), np.asarray(indices)
     m, k = values.shape
     starts = np.arange(m + 1) * k
-    rows = sparse.csr_array((values.ravel(), indices.ravel().astype(np.int32), starts), shape=(m, d))
-    rows.sort_indices()
-    return rows
+    return sparse.csr_array((values.ravel(), indices.ravel().astype(np.int32), starts), shape=(m, d), copy=True)
 
 
 def sp(indices: Any, values: Any, g: Any) -> Array:

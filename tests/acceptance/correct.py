@@ -384,7 +384,8 @@ class LowRank(Optimizer):
         self.by, self.m, self.lam, self.shapes = by, m, lam, [tuple(shape) for shape in shapes]
         self.sizes, given, self.held = [math.prod(shape) for shape in shapes], iter(Q0), {"t": 0, "row": 0}
         ranks = [min(rank, shape[0], size // shape[0]) for shape, size in zip(shapes, self.sizes, strict=True)]
-        starts = [next(given)[:, :rho] if len(shape) > 1 else np.ones((1, 1)) for shape, rho in zip(shapes, ranks, strict=True)]
+        layers = zip(shapes, ranks, strict=True)
+        starts = [next(given)[:, :rho] if len(shape) > 1 else np.ones((1, 1)) for shape, rho in layers]
         self.first = [np.array(Q) for Q in starts]
         self.held["xi"], self.held["S"] = np.zeros(sum(self.sizes)), np.zeros((m, m))
         for n, (shape, Q) in enumerate(zip(self.shapes, starts, strict=True)):

@@ -87,7 +87,7 @@ def adagrad_no_feedback(theta: Any, xi: Any, G: Any, g: Any, k: int, eta: float)
     return theta - eta * _over(c, np.sqrt(G)), np.zeros_like(xi), G
 
 
-@_adagrad("7:5", text="learning rate inside the feedback: a = xi + eta g (Algorithm 7, line 5)", stages="xi")
+@_adagrad("7:5", text="learning rate inside the feedback: a = xi + eta g (Algorithm 7, line 5)", stages="xi G theta")
 def rate_inside_feedback(theta: Any, xi: Any, G: Any, g: Any, k: int, eta: float) -> Any:
     """Scale the gradient before it is fed back."""
     a, c = _compressed(xi, eta * g, k)

@@ -13,14 +13,14 @@ _known: list[Mutant] = []
 _feedback = partial(mistake, "error_feedback", known=_known)
 
 
-@_feedback("1:5", text="no error feedback: the error is not added (Algorithm 1, line 5)", stages="xi values indices")
+@_feedback("1:5", text="no error feedback: the error is not added (Algorithm 1, line 5)", stages="a xi values indices")
 def error_not_added(xi: Any, g: Any, block_size: Any, density: Any) -> Any:
     """Compress g alone."""
     kept = largest_by_block(g, block_size, density)
     return kept, g[kept], g - only(g, kept)
 
 
-@_feedback("1:7", text="no error feedback: the error is thrown away (Algorithm 1, line 7)", stages="xi")
+@_feedback("1:7", text="no error feedback: the error is thrown away (Algorithm 1, line 7)", stages="xi a")
 def error_dropped(xi: Any, g: Any, block_size: Any, density: Any) -> Any:
     """Return a zero error."""
     a = xi + g

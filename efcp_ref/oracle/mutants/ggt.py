@@ -93,7 +93,7 @@ def transposed_vectors(G: Any, x: Any, eps: float, cutoff: float) -> Any:
     return _direction(G, x, eps, V.T, factor(values, keep, eps)), gram, values, V.T
 
 
-@_ggt("4:8", text="singular values returned for eigenvalues (Algorithm 4, line 8)", stages="eigenvalues")
+@_ggt("4:8", text="singular values returned for eigenvalues (Algorithm 4, line 8)", stages="eigenvectors eigenvalues")
 def sigma_for_eigenvalues(G: Any, x: Any, eps: float, cutoff: float) -> Any:
     """Return sigma where sigma^2 is asked."""
     gram = G @ G.T

@@ -49,7 +49,7 @@ def plus_for_minus(G: Any, lam: float, x: Any) -> Any:
     return x / lam + c @ G, S, h, c
 
 
-@_mfac("W:4", text="sign of w: -c returned for c (eq. 2, R28)", stages="c")
+@_mfac("W:4", text="sign of w: -c returned for c (eq. 2, R28)", stages="c u")
 def sign_of_w(G: Any, lam: float, x: Any) -> Any:
     """Return the right direction with Algorithm 6's w in place of c."""
     S, h = G @ G.T, G @ x
@@ -74,7 +74,7 @@ def stale_row_of_S(G: Any, lam: float, x: Any) -> Any:
     return x / lam - c @ G, S, h, c
 
 
-@_mfac("W:5", text="the damping is left in S (contract: S is undamped)", stages="S")
+@_mfac("W:5", text="the damping is left in S (contract: S is undamped)", stages="S c")
 def damped_S(G: Any, lam: float, x: Any) -> Any:
     """Return M for S."""
     S, h = G @ G.T, G @ x
@@ -146,11 +146,10 @@ def wsm_lam_for_m_lam(G: Any, lam: float, x: Any) -> Any:
 @_wsm("W:2", text="the k-th term uses F_k, which holds g_k, in place of F_{k-1} (section 2.2 as printed, R2)")
 def printed_sum(G: Any, lam: float, x: Any) -> Any:
     """Run the printed sum with F_k."""
-    m = len(G)
-    F, y = lam * np.eye(len(x)), np.array(x, np.float64) / lam
-    for g in G:
-        F = F + np.outer(g, g) / m
-        z = np.linalg.solve(F, g)
+    m, y = len(G), np.array(x, np.float64) / lam
+    for k, g in enumerate(G):
+        rows = G[: k + 1]
+        z = g / lam - np.linalg.solve(m * lam * np.eye(k + 1) + rows @ rows.T, rows @ g) / lam @ rows  # F_k^-1 g_k
         y = y - z * (z @ x) / (m + g @ z)
     return y
 

@@ -425,7 +425,7 @@ class dense_lam_for_m_lam(DenseMFAC):
         return x / self.lam - c @ self.G
 
 
-@_sparse("1:8", text="a ring one short: row wraps at m - 1 (R1)", stages="row indices values u")
+@_sparse("1:8", text="a ring one short: row wraps at m - 1 (R1)", stages="row a indices values u")
 class sparse_ring_one_short(_OneShort, SparseMFAC):
     """Never write the last row."""
 
@@ -460,7 +460,7 @@ class accumulator_preconditioned(SparseMFAC):
         return self.direction(a, self.write(c))
 
 
-@_sparse("1:5", text="no error feedback (Algorithm 1, line 5)", stages="xi indices values u")
+@_sparse("1:5", text="no error feedback (Algorithm 1, line 5)", stages="a xi indices values u")
 class sparse_no_feedback(SparseMFAC):
     """Compress g alone."""
 
@@ -478,7 +478,7 @@ class sparse_xi_not_cleared(SparseMFAC):
         return a
 
 
-@_sparse("1:6", text="signed Top-k: a in place of |a| (section 3.1)", stages="xi indices values u")
+@_sparse("1:6", text="signed Top-k: a in place of |a| (section 3.1)", stages="a xi indices values u")
 class sparse_signed(SparseMFAC):
     """Keep the largest signed entries."""
 
@@ -514,7 +514,7 @@ class ggt_root_of_pseudo_inverse(DenseGGT):
         return x / self.eps - self.G.T @ (V @ (F * (V.T @ (self.G @ x))))
 
 
-@_sparse_ggt("1:8", text="a ring one short: row wraps at m - 1 (R1)", stages="row indices values u")
+@_sparse_ggt("1:8", text="a ring one short: row wraps at m - 1 (R1)", stages="row a indices values u")
 class sparse_ggt_ring_one_short(_OneShort, SparseGGT):
     """Never write the last row."""
 
@@ -530,7 +530,7 @@ class sparse_ggt_inserted_after(SparseGGT):
         return u
 
 
-@_sparse_ggt("1:5", text="no error feedback (Algorithm 1, line 5)", stages="xi indices values u")
+@_sparse_ggt("1:5", text="no error feedback (Algorithm 1, line 5)", stages="a xi indices values u")
 class sparse_ggt_no_feedback(SparseGGT):
     """Compress g alone."""
 
@@ -566,7 +566,7 @@ class w_sign(LowRankMFAC):
         return -super().combined(c)
 
 
-@_low_rank("6:6", text="a ring one short: row wraps at m - 1 (R1)", stages="row P Q u")
+@_low_rank("6:6", text="a ring one short: row wraps at m - 1 (R1)", stages="row window P Q u")
 class low_rank_ring_one_short(LowRankMFAC):
     """Never write the last row."""
 
@@ -597,7 +597,7 @@ class low_rank_not_orthogonalised(LowRankMFAC):
         return P, M.T @ P
 
 
-@_topk("1:5", text="no error feedback (Algorithm 1, line 5)", stages="xi u")
+@_topk("1:5", text="no error feedback (Algorithm 1, line 5)", stages="a xi u")
 class topk_no_feedback(TopKSGD):
     """Compress g alone."""
 
@@ -606,7 +606,7 @@ class topk_no_feedback(TopKSGD):
         return np.array(g, float)
 
 
-@_topk("1:6", text="signed Top-k: a in place of |a| (section 3.1)", stages="xi u")
+@_topk("1:6", text="signed Top-k: a in place of |a| (section 3.1)", stages="indices xi u")
 class topk_signed(TopKSGD):
     """Keep the largest signed entries."""
 
@@ -633,7 +633,7 @@ class adagrad_squares_of_a(AdaGrad):
         return a * a
 
 
-@_adagrad("7:9", text="square root forgotten (Algorithm 7, line 9)", stages="u")
+@_adagrad("7:9", text="square root forgotten (Algorithm 7, line 9)", stages="theta u")
 class adagrad_root_forgotten(AdaGrad):
     """Divide by G."""
 
@@ -651,7 +651,7 @@ class adagrad_ef_no_feedback(AdaGrad):
         return np.array(g, float)
 
 
-@_sign("S1:5", text="scale L2/sqrt(d) for L1/d (slides, Algorithm 1, line 5)", stages="u e")
+@_sign("S1:5", text="scale L2/sqrt(d) for L1/d (slides, Algorithm 1, line 5)", stages="x u e")
 class sign_root_mean_square(SignSGD):
     """Scale by the root mean square."""
 
@@ -660,7 +660,7 @@ class sign_root_mean_square(SignSGD):
         return np.sqrt(np.mean(p * p))
 
 
-@_sign("S1:4", text="learning rate outside the feedback: p = g + e (slides, Algorithm 1, line 4, R10)", stages="u e")
+@_sign("S1:4", text="learning rate outside the feedback: p = g + e (slides, Algorithm 1, line 4, R10)", stages="x u e")
 class sign_rate_outside(SignSGD):
     """Feed back g in place of gamma g."""
 
