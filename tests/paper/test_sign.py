@@ -154,6 +154,7 @@ def sign_sgd(gradient, x0, gamma, T):
 def test_R33_sign_sgd_keeps_x1_plus_x2_and_never_reaches_the_optimum():
     """At (1, 1.5) the sign is (-1, 1). The slides print +-(-1, -1), which would change x1 + x2 at every step."""
     assert np.sign(kinked_subgradient([1.0, 1.5])).tolist() == [-1, 1]
+    assert kinked_subgradient([1.0, 1.0]).tolist() == [1.5, -0.5]  # on the kink: sign(x1 - x2) = +1
     path = sign_sgd(kinked_subgradient, [1.0, 1.0], 2.0**-6, 500)
     assert (path.sum(axis=1) == 2).all()
     assert min(kinked(x) for x in path) >= 0.5 * 2

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from efcp_ref.paper import compressors, sign, theory
+from efcp_ref.paper.algorithm_7 import adagrad_ef
 from efcp_ref.paper.theory import curvature, scaled_ggt
 from efcp_ref.paper.top_k import scaled_top_k
 
@@ -491,3 +492,37 @@ def test_the_diagonal_rate_is_its_three_terms():
     assert theory.diagonal_rate(16, 8, 3.0, (0, 0, 1)) == 8 / 16
     rates = [np.sqrt(T) * theory.diagonal_rate(T, 100, 1.0) for T in (10**2, 10**4, 10**8)]
     assert rates[0] > rates[1] > rates[2] >= 2  # the term in d fades: SGD's rate remains
+
+
+def test_the_diagonal_case_measured_falls_at_least_as_fast_as_its_rate():
+    """The paper gives no constants: one constant, taken at T = 50, must do for 4 and 16 times as many steps."""
+    d, k, sigma2 = 20, 2, 0.04
+
+    def smallest(T, seed):
+        rng = np.random.default_rng(seed)
+        seen = []
+
+        def gradient(x):
+            seen.append(x @ x)  # f = |x|^2 / 2, its gradient is x
+            return x + np.sqrt(sigma2 / d) * rng.standard_normal(d)
+
+        adagrad_ef(np.ones(d), gradient, k, 0.5, T)
+        return min(seen)
+
+    ratios = [
+        np.mean([smallest(T, seed) for seed in range(5)]) / theory.diagonal_rate(T, d, sigma2) for T in (50, 200, 800)
+    ]
+    assert ratios[1] <= ratios[0]
+    assert ratios[2] <= ratios[0]
+
+
+def test_the_regret_bound_is_the_displayed_formula():
+    """Two steps of f = |x|^2/2 from (2, 1), k = 1, eta = delta = 1, by hand.
+
+    kept (2, 0), (0, 2); T(g) (2, 0), (0, 1); W = diag(8, 5); R^2 = 5; eps = 2 * 2 * (4 + 4).
+    """
+    run = theory.scaled_ggt_run(lambda x, t: x, [2.0, 1.0], 1, 1.0, 1.0, 2)
+    assert np.allclose(run.kept, [[2, 0], [0, 2]], rtol=1e-12)
+    assert np.allclose(run.kept_g, [[2, 0], [0, 1]], rtol=1e-12)
+    want = 5 / 2 * (1 * 2 + 1 * 13) + 2 * 32 / 2 + 2 / 1 / (2 * 1) * np.log(9 * 6)
+    assert theory.regret_bound(run, [0.0, 0.0]) == pytest.approx(want, rel=1e-12)
