@@ -124,10 +124,14 @@ def total(terms: Any) -> Product:
     value = pair(terms)
     while (n := value.hi.shape[-1]) > 1:
         half = n // 2
-        folded = add(Pair(value.hi[..., :half], value.lo[..., :half]),
-                     Pair(value.hi[..., half:2 * half], value.lo[..., half:2 * half]))  # fmt: skip
+        folded = add(
+            Pair(value.hi[..., :half], value.lo[..., :half]),
+            Pair(value.hi[..., half : 2 * half], value.lo[..., half : 2 * half]),
+        )
         rest = slice(2 * half, n)
-        value = Pair(np.concatenate([folded.hi, value.hi[..., rest]], -1), np.concatenate([folded.lo, value.lo[..., rest]], -1))
+        value = Pair(
+            np.concatenate([folded.hi, value.hi[..., rest]], -1), np.concatenate([folded.lo, value.lo[..., rest]], -1)
+        )
         levels += 1
     if value.hi.shape[-1] == 0:
         return Product(pair(magnitude), np.zeros_like(magnitude), magnitude)
@@ -164,8 +168,9 @@ def product(A: Array, B: Array | None = None, precise: bool = True) -> Product:
 
 
 def _slices(A: Array, axis: int, bits: int) -> tuple[list[Array], Array]:
-    """Cut A into multiples of a power of two per row (axis 1) or column (axis 0), at most 2^bits of them; and the rest."""
-    parts, rest = [], A
+    """Cut A into at most 2^bits multiples of a power of two per row (axis 1) or column (axis 0); and the rest."""
+    parts: list[Array] = []
+    rest = A
     while len(parts) < _SLICES:
         top = np.abs(rest).max(axis=axis, keepdims=True, initial=0.0)
         if not top.any():

@@ -66,8 +66,14 @@ def _layout(case: Case, d: int) -> tuple[Blocks, list[int]]:
 # --- positions
 
 
-def _row(case: Case, result: Mapping[str, Any], blocks: Blocks, counts: list[int], shapes: dict[str, tuple[int, ...]],
-         lines: tuple[str, str]) -> list[Check]:  # fmt: skip
+def _row(
+    case: Case,
+    result: Mapping[str, Any],
+    blocks: Blocks,
+    counts: list[int],
+    shapes: dict[str, tuple[int, ...]],
+    lines: tuple[str, str],
+) -> list[Check]:
     """T0: kinds, then the count per block (blamed on ``lines[0]``), distinct positions in range and in block order."""
     indices = result.get("indices")
     count = indices.shape[0] if isinstance(indices, np.ndarray) and indices.ndim == 1 else sum(counts)
@@ -109,7 +115,7 @@ def _positions(indices: Array, blocks: Blocks, counts: list[int]) -> str:
 
 
 def _other_count(case: Case, indices: Array, blocks: Blocks, counts: list[int]) -> bool:
-    """Whether every block keeps ceil(density * size) as some floating-point product gives it (``.07 * 100`` is 7.0..01)."""
+    """Whether every block keeps ceil(density * size) as a floating-point product has it (``.07 * 100 > 7``)."""
     d = blocks[-1][1]
     density = float(share("density", case.arguments.get("density", 1)))
     if ((indices < 0) | (indices >= d)).any() or len(np.unique(indices)) != len(indices):
@@ -117,7 +123,13 @@ def _other_count(case: Case, indices: Array, blocks: Blocks, counts: list[int]) 
     held = np.bincount(indices.astype(np.int64) // (blocks[0][1] - blocks[0][0]), minlength=len(blocks))
     single = np.float32(density)
     return all(
-        n in {count, math.ceil(density * (e - s)), math.ceil(Fraction(density) * (e - s)), math.ceil(float(single * np.float32(e - s)))}
+        n
+        in {
+            count,
+            math.ceil(density * (e - s)),
+            math.ceil(Fraction(density) * (e - s)),
+            math.ceil(float(single * np.float32(e - s))),
+        }
         for n, count, (s, e) in zip(held.tolist(), counts, blocks, strict=True)
     )
 
@@ -147,8 +159,17 @@ def _selection(a: Array, indices: Array, blocks: Blocks, line: str, nan: str | N
         return t0.passed("indices", "T1", line, _LARGEST)
     start, end = blocks[int(np.argmax(wrong))]
     keep, drop = start + int(np.argmin(low[start:end])), start + int(np.argmax(high[start:end]))
-    return t0.failed("indices", "T1", line, _LARGEST, f"|a[{drop}]| = {size[drop]:g} is dropped, |a[{keep}]| = {size[keep]:g} is kept",
-                     (keep,), got=float(size[keep]), expected=float(size[drop]), bound=0.0)  # fmt: skip
+    return t0.failed(
+        "indices",
+        "T1",
+        line,
+        _LARGEST,
+        f"|a[{drop}]| = {size[drop]:g} is dropped, |a[{keep}]| = {size[keep]:g} is kept",
+        (keep,),
+        got=float(size[keep]),
+        expected=float(size[drop]),
+        bound=0.0,
+    )
 
 
 def _rounded(a: Array, indices: Array, values: Array, declared: Declared, line: str) -> Check:
@@ -159,8 +180,17 @@ def _rounded(a: Array, indices: Array, values: Array, declared: Declared, line: 
     if right.all():
         return t0.passed("values", "T1", line, _VALUES)
     j = int(np.argmin(right))
-    return t0.failed("values", "T1", line, _VALUES, f"values[{j}] is {got[j]:.9g}, a[{indices[j]}] is {want[j]:.9g}", (j,),
-                     got=float(got[j]), expected=float(ways[0][j]), bound=0.0)  # fmt: skip
+    return t0.failed(
+        "values",
+        "T1",
+        line,
+        _VALUES,
+        f"values[{j}] is {got[j]:.9g}, a[{indices[j]}] is {want[j]:.9g}",
+        (j,),
+        got=float(got[j]),
+        expected=float(ways[0][j]),
+        bound=0.0,
+    )
 
 
 def _sources(want: Array, kind: str) -> list[Array]:
@@ -204,18 +234,39 @@ def _feedback(case: Case, result: Mapping[str, Any], declared: Declared, blocks:
     bound = np.zeros(len(g)) if exact else p.unit.u * np.abs(back.hi)
     bound = bound + (2 * p.daz + p.ftz) * p.unit.normal
     bad = gap > bound
-    step = _Step(xi, g, a.hi, c, left, on, max(UNITS[kind].u for kind in _stores(values, declared) if kind in UNITS), p.unit.u)
+    step = _Step(
+        xi, g, a.hi, c, left, on, max(UNITS[kind].u for kind in _stores(values, declared) if kind in UNITS), p.unit.u
+    )
     line = _blame(step, bad) if bad.any() else ""
     used = back.hi if not bad.any() else t0.wide(t0.rounding(a.hi, p.unit.name))
     tier = "T1" if exact else "T2"
 
     def stage(name: str, key: str, rule: str, got: Array, expected: Array) -> Check:
-        return t0.bounded(name, tier, key, rule, got, expected, bound, size=np.inf, error=np.where(bad & (key == line), gap, np.where(bad, 0, gap)))
+        return t0.bounded(
+            name,
+            tier,
+            key,
+            rule,
+            got,
+            expected,
+            bound,
+            size=np.inf,
+            error=np.where(bad & (key == line), gap, np.where(bad, 0, gap)),
+        )
 
-    values_check = stage("values", "1:6", _VALUES, c, a.hi) if line == "1:6" else (
-        _rounded(used, indices, values, declared, "1:6") if not line else t0.passed("values", "T1", "1:6", _VALUES))  # fmt: skip
-    return [stage("a", "1:5", _SUM, back.hi, a.hi), _selection(used, indices, blocks, "1:6"), values_check,
-            stage("xi", "1:7", _REST, left, a.hi - c)]  # fmt: skip
+    values_check = (
+        stage("values", "1:6", _VALUES, c, a.hi)
+        if line == "1:6"
+        else (
+            _rounded(used, indices, values, declared, "1:6") if not line else t0.passed("values", "T1", "1:6", _VALUES)
+        )
+    )
+    return [
+        stage("a", "1:5", _SUM, back.hi, a.hi),
+        _selection(used, indices, blocks, "1:6"),
+        values_check,
+        stage("xi", "1:7", _REST, left, a.hi - c),
+    ]
 
 
 def _blame(step: _Step, bad: Array) -> str:
@@ -228,7 +279,9 @@ def _blame(step: _Step, bad: Array) -> str:
     if not on.any():
         return "1:5"
     near = np.abs(step.c - step.a)[on] <= 2 * (step.store + step.u) * np.abs(step.a)[on]
-    own = (np.abs(step.c - step.g)[on] <= step.store * np.abs(step.g)[on]).all() and np.array_equal(step.left[~on], step.g[~on])
+    own = (np.abs(step.c - step.g)[on] <= step.store * np.abs(step.g)[on]).all() and np.array_equal(
+        step.left[~on], step.g[~on]
+    )
     if off.any() and (own or np.array_equal(step.left, step.xi)):
         return "1:5"
     if near.all():

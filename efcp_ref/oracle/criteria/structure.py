@@ -19,7 +19,7 @@ _LARGEST = {"float64": 2.0**1023, "float32": 2.0**127, "float16": 2.0**15, "bflo
 
 @dataclass(frozen=True)
 class Precision:
-    """How a sum is rounded: the accumulator's unit, the coarser storage of its result if any, the declared reduction."""
+    """How a sum is rounded: the accumulator's unit, the coarser storage of its result if any, the reduction."""
 
     unit: Unit
     store: Unit | None  # the result's own unit where it is coarser than the declared accumulator
@@ -59,10 +59,19 @@ def precision(declared: Declared, *results: Array) -> Precision:
     said = declared.arithmetic
     accumulator = UNITS.get(str(said.get("accumulator")))
     finer = accumulator is not None and accumulator.u < own.u
-    unit = accumulator if accumulator is not None and finer else max((unit_of(r, declared) for r in results), key=lambda v: v.u)
+    unit = (
+        accumulator
+        if accumulator is not None and finer
+        else max((unit_of(r, declared) for r in results), key=lambda v: v.u)
+    )
     depth = said.get("depth")
-    return Precision(unit, own if finer else None, None if depth is None else int(depth),
-                     bool(said.get("flush_to_zero")), bool(said.get("denormals_are_zero")))  # fmt: skip
+    return Precision(
+        unit,
+        own if finer else None,
+        None if depth is None else int(depth),
+        bool(said.get("flush_to_zero")),
+        bool(said.get("denormals_are_zero")),
+    )
 
 
 def passed(stage: str, tier: str, line: str, rule: str, reason: str = "") -> Check:
@@ -70,7 +79,9 @@ def passed(stage: str, tier: str, line: str, rule: str, reason: str = "") -> Che
     return Check(stage, tier, line, rule, 0.0, PASS, reason)
 
 
-def failed(stage: str, tier: str, line: str, rule: str, reason: str, at: tuple[int, ...] = (), **numbers: float) -> Check:
+def failed(
+    stage: str, tier: str, line: str, rule: str, reason: str, at: tuple[int, ...] = (), **numbers: float
+) -> Check:
     """A check that is broken, in words; ``numbers``: got, expected, bound."""
     return Check(stage, tier, line, rule, float("inf"), FAIL, reason, at, **numbers)
 
@@ -80,7 +91,9 @@ def undecided(stage: str, tier: str, line: str, rule: str, reason: str) -> Check
     return Check(stage, tier, line, rule, 0.0, INCONCLUSIVE, reason)
 
 
-def outputs(case: Case, result: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], line: str = "") -> list[Check]:
+def outputs(
+    case: Case, result: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], line: str = ""
+) -> list[Check]:
     """Every result present, of its shape, real floating (indices: integer); a stage may be missing or None. T0.
 
     Returns the failing checks, or the single passing one.
@@ -122,8 +135,19 @@ def wide(value: Any) -> Array:
     return np.asarray(value).astype(np.float64)
 
 
-def forward(stage: str, line: str, rule: str, got: Any, reference: Any, bound: Any, *, tier: str = "T2",
-            magnitude: Any = None, error: Any = 0.0, largest: float = np.inf) -> Check:  # fmt: skip
+def forward(
+    stage: str,
+    line: str,
+    rule: str,
+    got: Any,
+    reference: Any,
+    bound: Any,
+    *,
+    tier: str = "T2",
+    magnitude: Any = None,
+    error: Any = 0.0,
+    largest: float = np.inf,
+) -> Check:
     """``|got - reference| <= bound`` elementwise, the oracle's certified ``error`` added to the bound.
 
     Args:
@@ -139,11 +163,25 @@ def forward(stage: str, line: str, rule: str, got: Any, reference: Any, bound: A
     scale = np.asarray(np.inf if magnitude is None else magnitude, dtype=np.float64)
     overflow = ~np.isfinite(got) & (scale >= largest / 4) & (magnitude is not None)
     gap = np.where(overflow, 0.0, apart(got, reference))
-    return bounded(stage, tier, line, rule, got, reference, bound, size=scale, error=gap, certified=error, overflow=overflow)
+    return bounded(
+        stage, tier, line, rule, got, reference, bound, size=scale, error=gap, certified=error, overflow=overflow
+    )
 
 
-def bounded(stage: str, tier: str, line: str, rule: str, got: Any, expected: Any, bound: Any, *, size: Any, error: Any,
-            certified: Any = 0.0, overflow: Any = False) -> Check:  # fmt: skip
+def bounded(
+    stage: str,
+    tier: str,
+    line: str,
+    rule: str,
+    got: Any,
+    expected: Any,
+    bound: Any,
+    *,
+    size: Any,
+    error: Any,
+    certified: Any = 0.0,
+    overflow: Any = False,
+) -> Check:
     """``error <= bound`` elementwise, ``error`` the exact ``|got - expected|``, ``size`` the sum of absolute terms A_i.
 
     Args:
@@ -151,7 +189,9 @@ def bounded(stage: str, tier: str, line: str, rule: str, got: Any, expected: Any
         overflow: elements not to be judged.
     """
     got, expected = np.atleast_1d(wide(got)), np.atleast_1d(pair(expected).hi)
-    bound, scale, gap, certified, overflow = (np.broadcast_to(v, got.shape) for v in (bound, size, error, certified, overflow))
+    bound, scale, gap, certified, overflow = (
+        np.broadcast_to(v, got.shape) for v in (bound, size, error, certified, overflow)
+    )
     lost = ~np.isfinite(got) & ~overflow
     if lost.any():
         return _not_finite(stage, line, got, expected, lost)
@@ -161,24 +201,47 @@ def bounded(stage: str, tier: str, line: str, rule: str, got: Any, expected: Any
     blind = {"oracle": certified > bound / 10, "vacuous": (bound >= scale) & (scale > 0), "overflow": overflow}
     decided = (ratio > 1) | ~np.logical_or.reduce(list(blind.values()))
     if got.size and not decided.any():
-        why = next((name for name, where in blind.items() if where.all()), "vacuous" if blind["vacuous"].any() else "oracle")
+        why = next(
+            (name for name, where in blind.items() if where.all()), "vacuous" if blind["vacuous"].any() else "oracle"
+        )
         return undecided(stage, tier, line, rule, why)
     return _worst(stage, tier, line, rule, np.where(decided, ratio, -1.0), got, expected, allowed)
 
 
 def _not_finite(stage: str, line: str, got: Array, expected: Array, lost: Array) -> Check:
     at = tuple(int(i) for i in np.argwhere(lost)[0])
-    return failed(stage, "T0", line, "finite results", f"{stage}{list(at)} is {got[at]}, must be finite", at,
-                  got=float(got[at]), expected=float(expected[at]))  # fmt: skip
+    return failed(
+        stage,
+        "T0",
+        line,
+        "finite results",
+        f"{stage}{list(at)} is {got[at]}, must be finite",
+        at,
+        got=float(got[at]),
+        expected=float(expected[at]),
+    )
 
 
-def _worst(stage: str, tier: str, line: str, rule: str, ratio: Array, got: Array, expected: Array, bound: Array) -> Check:
+def _worst(
+    stage: str, tier: str, line: str, rule: str, ratio: Array, got: Array, expected: Array, bound: Array
+) -> Check:
     if not ratio.size:
         return passed(stage, tier, line, rule)
     at = np.unravel_index(int(np.argmax(ratio)), ratio.shape)
     largest = max(float(ratio[at]), 0.0)
-    return Check(stage, tier, line, rule, largest, FAIL if largest > 1 else PASS, "", tuple(int(i) for i in at),
-                 float(got[at]), float(expected[at]), float(bound[at]))  # fmt: skip
+    return Check(
+        stage,
+        tier,
+        line,
+        rule,
+        largest,
+        FAIL if largest > 1 else PASS,
+        "",
+        tuple(int(i) for i in at),
+        float(got[at]),
+        float(expected[at]),
+        float(bound[at]),
+    )
 
 
 def equal(stage: str, line: str, rule: str, got: Any, reference: Any, tier: str = "T1") -> Check:
@@ -201,8 +264,19 @@ def storages(case: Case, declared: Declared, *names: str) -> list[Case]:
     if kind in ("bfloat16", "float16", "float32"):
         rounded = {n: wide(rounding(wide(case.arguments[n]), kind)) for n in names}
         if any(not np.array_equal(wide(case.arguments[n]), a) for n, a in rounded.items()):
-            cases.append(Case(case.operation, case.family, case.label, case.seed, case.index,
-                              {**case.arguments, **rounded}, case.flags, case.dtype, case.why))  # fmt: skip
+            cases.append(
+                Case(
+                    case.operation,
+                    case.family,
+                    case.label,
+                    case.seed,
+                    case.index,
+                    {**case.arguments, **rounded},
+                    case.flags,
+                    case.dtype,
+                    case.why,
+                )
+            )
     return cases
 
 

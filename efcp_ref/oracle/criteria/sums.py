@@ -1,4 +1,4 @@
-"""Criteria of the sparse scalar products (SP, Algorithm 2) and the linear combination of gradients (LCG, Algorithm 3)."""
+"""Criteria of the scalar products (SP, Algorithm 2) and the linear combination of gradients (LCG, Algorithm 3)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _EXACT = "{0} = the exact sum (integers times a power of two)"
 def sp(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
     """``|omega_r - sum_j v_rj g_i| <= k u sum_j |v_rj g_i| + k 2^-149``, any order (Jeannerod & Rump 2013)."""
     checks = t0.outputs(case, result, {"omega": (len(case.arguments["indices"]),)})
-    return (*checks, *([] if t0.broken(checks) else least(_sp(c, result, declared) for c in t0.storages(case, declared, "values"))))
+    return (
+        *checks,
+        *([] if t0.broken(checks) else least(_sp(c, result, declared) for c in t0.storages(case, declared, "values"))),
+    )
 
 
 def _sp(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Check]:
@@ -38,7 +41,10 @@ def _sp(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Check
 def lcg(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
     """``|omega_i - sum_r c_r v_ri| <= n_i u sum_r |c_r v_ri| + n_i 2^-149``; exactly 0 where no row holds i (3:27)."""
     checks = t0.outputs(case, result, {"omega": (int(case.arguments["d"]),)})
-    return (*checks, *([] if t0.broken(checks) else least(_lcg(c, result, declared) for c in t0.storages(case, declared, "values"))))
+    return (
+        *checks,
+        *([] if t0.broken(checks) else least(_lcg(c, result, declared) for c in t0.storages(case, declared, "values"))),
+    )
 
 
 def _lcg(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Check]:
@@ -50,8 +56,10 @@ def _lcg(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Chec
     n = np.bincount(indices[terms != 0], minlength=d)
     operands = np.bincount(indices.ravel(), (np.abs(c)[:, None] + np.abs(values)).ravel(), d) if p.daz else 0.0
     fits = "exact" in case.flags and exact.adds_exactly(terms, sums.magnitude, p.unit.u)
-    return [untouched("omega", "3:27", omega, np.bincount(indices.ravel(), minlength=d) == 0),
-            *dot("omega", "3:20", omega, sums, n, p, operands, fits)]  # fmt: skip
+    return [
+        untouched("omega", "3:27", omega, np.bincount(indices.ravel(), minlength=d) == 0),
+        *dot("omega", "3:20", omega, sums, n, p, operands, fits),
+    ]
 
 
 def untouched(stage: str, line: str, got: Array, empty: Array) -> Check:
@@ -61,7 +69,17 @@ def untouched(stage: str, line: str, got: Array, empty: Array) -> Check:
     if not wrong.any():
         return t0.passed(stage, "T0", line, rule)
     i = int(np.argmax(wrong))
-    return t0.failed(stage, "T0", line, rule, f"{stage}[{i}] is {float(got[i]):g}, no row holds it", (i,), got=float(got[i]), expected=0.0, bound=0.0)
+    return t0.failed(
+        stage,
+        "T0",
+        line,
+        rule,
+        f"{stage}[{i}] is {float(got[i]):g}, no row holds it",
+        (i,),
+        got=float(got[i]),
+        expected=0.0,
+        bound=0.0,
+    )
 
 
 def plain(terms: Array) -> Product:
@@ -81,7 +99,9 @@ def scattered(indices: Array, terms: Array, d: int, precise: bool) -> Product:
     return Product(Pair(hi, lo), len(terms) * 2.0**-103 * magnitude, magnitude)
 
 
-def dot(stage: str, line: str, got: Array, sums: Product, n: Any, p: Precision, operands: Any = 0.0, fits: bool = False) -> list[Check]:
+def dot(
+    stage: str, line: str, got: Array, sums: Product, n: Any, p: Precision, operands: Any = 0.0, fits: bool = False
+) -> list[Check]:
     """The dot criterion: T1 where every partial sum fits, T2 ``n u sum |v x| + n tiny``, T3 ``min(n, 6 sqrt n)``.
 
     Args:
@@ -97,12 +117,28 @@ def dot(stage: str, line: str, got: Array, sums: Product, n: Any, p: Precision, 
         return [t0.equal(stage, line, _EXACT.format(stage), got, sums.value)]
     checks: list[Check] = []
     steps = p.roundings(n)
-    for tier, factor, text in (("T2", steps, name), ("T3", np.minimum(steps, 6 * np.sqrt(steps)), f"min({name}, 6 sqrt)")):
+    for tier, factor, text in (
+        ("T2", steps, name),
+        ("T3", np.minimum(steps, 6 * np.sqrt(steps)), f"min({name}, 6 sqrt)"),
+    ):
         if tier == "T3" and (np.all(factor == steps) or checks[-1].verdict != PASS):
             continue
         bound = p.stored(factor * p.unit.u * sums.magnitude + p.tiny(n, operands), sums.value)
         rule = f"|{stage} - sum v x| <= {text} u sum |v x| + {text} tiny"
-        checks.append(t0.forward(stage, line, rule, got, sums.value, bound, tier=tier, magnitude=sums.magnitude, error=sums.error, largest=p.largest))
+        checks.append(
+            t0.forward(
+                stage,
+                line,
+                rule,
+                got,
+                sums.value,
+                bound,
+                tier=tier,
+                magnitude=sums.magnitude,
+                error=sums.error,
+                largest=p.largest,
+            )
+        )
     return checks
 
 
