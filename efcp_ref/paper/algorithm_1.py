@@ -159,6 +159,6 @@ def error_feedback(
     xi = check.array("xi", xi, ndim=1)
     g = check.array("g", g, shape=xi.shape)
     precision = np.result_type(xi, g)
-    stored = dtype or precision.name
+    stored = dtype or precision
     c, after = feed_back(xi.astype(np.float64), g, lambda a: keep_blocks(a, block_size, density, stored))
     return Feedback(c.indices, c.values, check.like(precision, after))

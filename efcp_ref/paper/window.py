@@ -53,8 +53,10 @@ class Sparse:
         return c
 
 
-def storage(name: str) -> np.dtype[Any]:
+def storage(name: str | np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype called ``name``: float64, float32, or bfloat16 (which needs the package ml_dtypes)."""
+    if isinstance(name, np.dtype):
+        return name
     check.choice("dtype", name, VALUE_STORAGE)
     if name != "bfloat16":
         return np.dtype(name)
@@ -63,17 +65,17 @@ def storage(name: str) -> np.dtype[Any]:
     return np.dtype(ml_dtypes.bfloat16)
 
 
-def keep(a: Array, k: int, dtype: str = "float64") -> Sparse:
+def keep(a: Array, k: int, dtype: str | np.dtype[Any] = "float64") -> Sparse:
     """COMPRESS of Algorithm 1 as one global Top-k; the values kept are rounded to ``dtype`` (R14)."""
     return _stored(top_k(a, k), len(a), dtype)
 
 
-def keep_blocks(a: Array, block_size: int | None, density: Any, dtype: str = "float64") -> Sparse:
+def keep_blocks(a: Array, block_size: int | None, density: Any, dtype: str | np.dtype[Any] = "float64") -> Sparse:
     """COMPRESS of Algorithm 1 as blockwise Top-k; the values kept are rounded to ``dtype`` (R14)."""
     return _stored(block_top_k(a, block_size, density), len(a), dtype)
 
 
-def _stored(c: Kept, d: int, dtype: str) -> Sparse:
+def _stored(c: Kept, d: int, dtype: str | np.dtype[Any]) -> Sparse:
     return Sparse(c.indices, c.values.astype(storage(dtype)), d)
 
 

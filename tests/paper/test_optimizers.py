@@ -259,3 +259,10 @@ def test_zero_gradients_give_zero(name):
 def test_bad_parameters_are_named(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_R14_what_top_k_sgd_returns_is_what_it_sent(dtype):
+    optimizer, G = topk_sgd(d=D, k=2), gradients(9).astype(dtype)
+    moved = sum(optimizer.step(g).astype(np.float64) for g in G)
+    assert np.allclose(moved + optimizer.state()["xi"], G.astype(np.float64).sum(axis=0), atol=1e-14)
