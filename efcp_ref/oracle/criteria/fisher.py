@@ -394,7 +394,8 @@ class _System:
     def alone(self) -> list[Check]:
         """``|u - ref| <= (|G^T M^-1| (e_h + e_S |w| + e_w) + (m+4) u (|x| + |G|^T |w|)) / lam + 2u |ref|``.
 
-        ``e_w = (3m+10) u |L||L^T||w|`` is the solve; ``e_h = k u |G||x|`` and ``e_S = k u |G||G|^T`` stand for S and h where these are not shown.
+        ``e_w = (3m+10) u |L||L^T||w|`` is the solve; ``e_h = k u |G||x|`` and ``e_S = k u |G||G|^T`` stand for h and S
+        where these are not shown.
         """
         run, window = self.run, self.run.window
         stage, line, u = run.last, run.line, t0.wide(run.given[run.last])
