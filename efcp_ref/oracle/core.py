@@ -115,7 +115,7 @@ class CaseVerdict:
         """The first failing check, else the first inconclusive one: later stages are not blamed."""
         for wanted in (FAIL, INCONCLUSIVE):
             for check in self.checks:
-                if check.verdict == wanted:
+                if check.verdict == wanted and check.tier != "T3":
                     return check
         return None
 
