@@ -198,6 +198,11 @@ def test_a_change_of_dtype_alone_is_seen() -> None:
     assert event.variables["a"].dtype == np.int64
 
 
+def test_a_change_of_sign_of_zero_is_seen_and_nan_is_nan() -> None:
+    assert tracing._same(float("nan"), float("nan"))
+    assert not tracing._same(0.0, -0.0)
+
+
 def test_dataclasses_and_named_tuples_become_dicts_and_fields_are_named() -> None:
     run = trace(expands, np.zeros(2, np.float32))
     assert run.events[0].changed == ("held",)

@@ -81,7 +81,8 @@ def test_float32_is_the_float64_sum_rounded_once() -> None:
     indices, values = np.arange(4)[None], np.array([[1, 2**-24, 2**-24, 2**-24]], np.float32)
     assert sp(indices, values, np.ones(4, np.float32))[0] == np.float32(1 + 3 * 2**-24)  # 1 if summed in float32
     a = np.float32(1 + 2**-23)  # a a = 1 + 2^-22 + 2^-46: the last term is lost if multiplied in float32
-    assert sp([[0, 1]], np.array([[a, -1]]), np.array([a, 1 + 2**-22], np.float32))[0] == 2**-46
+    values = np.array([[a, -1]], np.float32)
+    assert sp([[0, 1]], values, np.array([a, 1 + 2**-22], np.float32))[0] == 2**-46
 
 
 def test_inputs_may_be_read_only_and_strided_and_are_not_touched() -> None:
