@@ -11,7 +11,19 @@ import numpy as np
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import finite
-from efcp_ref.oracle.exact import Pair, add, adds_exactly, apart, divide, negative, pair, times, total, two_prod, two_sum
+from efcp_ref.oracle.exact import (
+    Pair,
+    add,
+    adds_exactly,
+    apart,
+    divide,
+    negative,
+    pair,
+    times,
+    total,
+    two_prod,
+    two_sum,
+)
 from efcp_ref.paper._validate import Array
 
 RELEASED_EPS = 1e-10  # added outside the root by the released code, and by the usual frameworks (R29)
@@ -20,12 +32,12 @@ RELEASED_EPS = 1e-10  # added outside the root by the released code, and by the 
 def adagrad_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
     """Judge xi', G', theta' of one step; c is not returned and is read off xi' and G'.
 
-    Kept entries have xi' = 0, dropped ones ``|xi' - a| <= u |a|``, a = xi + g, k kept and none smaller than a dropped one;
-    ``|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2 + 2^-149``; ``|theta' - ref| <= u (|theta'| + 5 eta |step|)`` given its own
-    G' (tolerances: elementwise; the extra ``2u c^2`` and ``u eta |step|`` because c, a rounded sum, is not seen).
+    Kept entries have xi' = 0, dropped ones ``|xi' - a| <= u |a|``, a = xi + g, k kept, none smaller than a dropped one;
+    ``|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2 + 2^-149``; ``|theta' - ref| <= u (|theta'| + 5 eta |step|)`` given
+    its own G' (elementwise; the extra ``2u c^2`` and ``u eta |step|`` because c, a rounded sum, is not seen).
     """
     theta, xi, G, g = (t0.wide(case.arguments[n]) for n in ("theta", "xi", "G", "g"))
-    shape = {n: theta.shape for n in ("theta", "xi", "G")}
+    shape = dict.fromkeys(("theta", "xi", "G"), theta.shape)
     checks = t0.outputs(case, result, shape)
     if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, shape, "7:9")]):
         return tuple(checks)
@@ -75,8 +87,12 @@ def sent(a: Pair, left: Array, hint: Array, k: int, unit: Unit, exact: bool = Fa
     if (k > surely.sum() and largest > 0) or smallest * (1 + 2 * slack) < largest:
         at = int(np.argmax(np.where(dropped, np.abs(left), -1)))
         smallest = smallest if k == surely.sum() else 0.0
-        return [t0.failed("xi", tier, "7:6", choice, f"|a| = {largest:g} is dropped, {smallest:g} is kept", (at,))], kept
-    ratio = float(np.max(np.where(goes | (gap == 0), 0.0, gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)), initial=0.0))
+        return [
+            t0.failed("xi", tier, "7:6", choice, f"|a| = {largest:g} is dropped, {smallest:g} is kept", (at,))
+        ], kept
+    ratio = float(
+        np.max(np.where(goes | (gap == 0), 0.0, gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)), initial=0.0)
+    )
     return [Check("xi", tier, "7:5", rule, ratio), t0.passed("xi", tier, "7:6", choice)], kept
 
 
@@ -89,7 +105,13 @@ def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool 
     c = np.where(kept, a.hi, 0.0)
     square = two_prod(c, c)
     expected = add(add(square, 2 * c * np.where(kept, a.lo, 0.0)), G)
-    if exact and not a.lo.any() and _representable(expected.hi, unit) and not expected.lo.any() and _representable(square.hi, unit):
+    if (
+        exact
+        and not a.lo.any()
+        and _representable(expected.hi, unit)
+        and not expected.lo.any()
+        and _representable(square.hi, unit)
+    ):
         return t0.equal("G", "7:8", "G' = G + c^2, exactly", got, expected)
     bound = np.where(kept, unit.u * (2 * np.abs(G) + 4 * square.hi) + unit.tiny, 0.0)
     check = t0.forward("G", "7:8", "|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2", got, expected, bound)
@@ -102,11 +124,11 @@ def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool 
 
 
 def moved(theta: Array, c: Array, G: Array, eta: float, got: Array, unit: Unit, declared: Declared) -> Check:
-    """``|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)``, G' the target's own; R29 where G' = 0."""
+    """``|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)``, its own G'; R29 where G' = 0."""
     said = declared.readings.get("R29")
     eps = float(np.float32(said)) if said not in (None, "0", "unmoved") else 0.0
     ulps = 5.0 + float(declared.arithmetic.get("rsqrt", 0) or 0)
-    lost = (c != 0) & (G < unit.normal)
+    lost = (c != 0) & (unit.normal > G)
     check = _moved(theta, c, G, eta, eps, ulps, got, unit)
     if check.verdict == FAIL and said is None:
         other = _moved(theta, c, G, eta, RELEASED_EPS, ulps, got, unit)
@@ -175,7 +197,13 @@ class Signed:
         s = divide(summed, float(d))
         self.Delta = Pair(Delta * s.hi, Delta * s.lo)
         power = d & (d - 1) == 0
-        self.exact = exact and power and not p.lo.any() and bool(np.all(p.hi != 0)) and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
+        self.exact = (
+            exact
+            and power
+            and not p.lo.any()
+            and bool(np.all(p.hi != 0))
+            and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
+        )
 
     @classmethod
     def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool) -> Signed:
@@ -187,11 +215,22 @@ class Signed:
         """Return the checks of lines 5, 6, 7: the first that is broken names the line."""
         at_x, room_x = self.difference(x, new_x), self.room + self.unit.u * np.abs(new_x)
         at_e, room_e = self.difference(self.p, new_e), self.room + self.unit.u * np.abs(new_e) + self.own
-        if self.exact and _representable(add(x, negative(self.Delta)).hi, self.unit) and _representable(self.p.hi, self.unit):
+        if (
+            self.exact
+            and _representable(add(x, negative(self.Delta)).hi, self.unit)
+            and _representable(self.p.hi, self.unit)
+        ):
             room_x = room_e = np.zeros(self.d)
         kept = add(add(new_x, -new_e), add(negative(pair(x)), self.p))
-        conserved = np.abs(kept.hi) <= 3 * self.unit.u * (np.abs(x) + np.abs(self.p.hi) + self.s) + 4 * self.unit.tiny + self.own
-        line_x, line_e = self._lines((at_x[0] <= room_x).all(), (at_e[0] <= room_e).all(), conserved.all())
+        conserved = (
+            np.abs(kept.hi)
+            <= 3 * self.unit.u * (np.abs(x) + np.abs(self.p.hi) + self.s) + 4 * self.unit.tiny + self.own
+        )
+        size = np.abs(x) + np.abs(self.p.hi) + np.abs(new_x) + np.abs(new_e)  # of whatever Delta the target took
+        consistent = np.abs(kept.hi) <= 8 * self.unit.u * size + self.own
+        line_x, line_e = self._lines(
+            bool((at_x[0] <= room_x).all()), bool((at_e[0] <= room_e).all()), bool(consistent.all())
+        )
         tier = "T1" if self.exact and not np.any(room_x) else "T2"
         rule = "|Delta_i - s sign p_i| <= (d + 4) u s"
         return (
@@ -215,18 +254,34 @@ class Signed:
         return gap, add(start, negative(self.Delta)).hi
 
     @staticmethod
-    def _check(stage: str, line: str, tier: str, rule: str, got: Array, measured: tuple[Array, Array], room: Any) -> Check:
+    def _check(
+        stage: str, line: str, tier: str, rule: str, got: Array, measured: tuple[Array, Array], room: Any
+    ) -> Check:
         gap, expected = measured
         room = np.broadcast_to(room, gap.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(gap == 0, 0.0, gap / room)
         at = int(np.argmax(ratio))
         verdict = FAIL if ratio[at] > 1 else "pass"
-        return Check(stage, tier, line, rule, float(ratio[at]), verdict, "", (at,), float(got[at]), float(expected[at]), float(room[at]))
+        return Check(
+            stage,
+            tier,
+            line,
+            rule,
+            float(ratio[at]),
+            verdict,
+            "",
+            (at,),
+            float(got[at]),
+            float(expected[at]),
+            float(room[at]),
+        )
 
     def _conservation(self, left: Array, holds: Array, x: Array) -> Check:
         rule = "|x' - e' - (x - p)| <= 3u (|x| + |p| + s)"
         if holds.all():
             return t0.passed("conservation", "T2", "S1:7", rule)
         at = int(np.argmax(~holds))
-        return t0.failed("conservation", "T2", "S1:7", rule, "x' - e' is not x - p", (at,), got=float(left[at]), expected=0.0)
+        return t0.failed(
+            "conservation", "T2", "S1:7", rule, "x' - e' is not x - p", (at,), got=float(left[at]), expected=0.0
+        )

@@ -54,7 +54,16 @@ def _orthonormal(MQ: Array, P: Array, unit: Unit, declared: Declared) -> Check:
     strict, cond = 8 * p * rho * unit.u, _condition(MQ)
     name = (declared.orthogonalisation or "mgs").lower()
     allowed = strict * cond ** POWER.get(name, 1)
-    check = Check("P", "T2", "5:4", "||P^T P - I||_F <= 8 p rho u cond(M Q)^j", loss / allowed, bound=allowed, got=loss, expected=0.0)
+    check = Check(
+        "P",
+        "T2",
+        "5:4",
+        "||P^T P - I||_F <= 8 p rho u cond(M Q)^j",
+        loss / allowed,
+        bound=allowed,
+        got=loss,
+        expected=0.0,
+    )
     if loss <= strict or (loss <= allowed <= 0.1):
         return check
     if 0.0 < float(np.abs(MQ).max(initial=0.0)) ** 2 < unit.normal * 2.0**24:
@@ -78,9 +87,20 @@ def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundin
     inside = product(P64.T, MQ.hi).value  # (rho, rho)
     outside = float(np.linalg.norm(add(MQ, negative(product(P64, inside.hi).value)).hi))
     size, loss = float(np.linalg.norm(MQ.hi)), orthonormal.got or 0.0
-    bound = (Q.shape[0] + roundings) * (unit.u * float(np.linalg.norm(np.abs(M) @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny)
+    bound = (Q.shape[0] + roundings) * (
+        unit.u * float(np.linalg.norm(np.abs(M) @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny
+    )
     bound += (8 * p * rho * unit.u + 1.2 * loss) * size
-    check = Check("P", "T2", "5:3", "||(I - P P^T) M Q||_F within rounding", outside / bound if bound else 0.0, bound=bound, got=outside, expected=0.0)
+    check = Check(
+        "P",
+        "T2",
+        "5:3",
+        "||(I - P P^T) M Q||_F within rounding",
+        outside / bound if bound else 0.0,
+        bound=bound,
+        got=outside,
+        expected=0.0,
+    )
     if outside > bound:
         return replace(check, verdict=FAIL, reason="P does not span M Q")
     return replace(check, verdict=INCONCLUSIVE, reason="vacuous") if 0 < size <= bound else check
@@ -103,22 +123,26 @@ def low_rank_inner_product(case: Case, result: Mapping[str, Any], declared: Decl
     """Judge Tr((P1 Q1^T)^T P2 Q2^T), in whatever order it was summed.
 
     ``|got - ref| <= (p1 p2 + rho1 + rho2 + rho1 rho2) u sum((|P1||Q1|^T) o (|P2||Q2|^T))``: covers the small products
-    of appendix I as well as the order that rebuilds the matrices. Equality where every partial sum fits the accumulator.
+    of appendix I as well as the order that rebuilds the matrices. Equality where every partial sum is exact.
     """
-    factors = P1, Q1, P2, Q2 = [t0.wide(case.arguments[n]) for n in ("P1", "Q1", "P2", "Q2")]
+    factors = [t0.wide(case.arguments[n]) for n in ("P1", "Q1", "P2", "Q2")]
     checks = t0.outputs(case, result, {"product": ()})
     if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, ("product",), "6:8")]):
         return tuple(checks)
     got, trace = np.asarray(result["product"]), inner_product(*factors)
     unit = unit_of(got, declared)
-    (p1, rho1), (p2, rho2) = P1.shape, Q2.shape
+    (p1, rho1), (p2, rho2) = factors[0].shape, factors[3].shape
     if "exact" in case.flags and adds_exactly(_terms(*factors), trace.magnitude, unit.u):
         checks.append(t0.equal("product", "6:8", "equal: every partial sum is exact", got, trace.value))
     n = p1 * p2 + rho1 + rho2 + rho1 * rho2
     for tier, count in (("T2", n), ("T3", min(n, 6 * np.sqrt(n)))):
-        bound = count * unit.u * trace.magnitude + _underflow(*factors, unit)
+        bound = count * unit.u * trace.magnitude + _underflow(factors, unit)
         rule = "|got - ref| <= (p1 p2 + rho1 + rho2 + rho1 rho2) u sum |.|"
-        checks.append(t0.forward("product", "6:8", rule, got, trace.value, bound, tier=tier, magnitude=trace.magnitude, error=trace.error))
+        checks.append(
+            t0.forward(
+                "product", "6:8", rule, got, trace.value, bound, tier=tier, magnitude=trace.magnitude, error=trace.error
+            )
+        )
     return tuple(checks)
 
 
@@ -128,7 +152,11 @@ def inner_product(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Product:
     high, low = times(left.value, right.value.hi), left.value.hi * right.value.lo
     summed = total(np.stack([high.hi.ravel(), (high.lo + low).ravel()]).ravel())
     magnitude = np.sum(left.magnitude * right.magnitude)
-    return Product(summed.value, summed.error + 2.0**-100 * magnitude + np.sum(left.error * right.magnitude + left.magnitude * right.error), magnitude)
+    return Product(
+        summed.value,
+        summed.error + 2.0**-100 * magnitude + np.sum(left.error * right.magnitude + left.magnitude * right.error),
+        magnitude,
+    )
 
 
 def _terms(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Array:
@@ -137,9 +165,10 @@ def _terms(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Array:
     return np.array([np.prod(steps) if np.isfinite(steps).all() else 0.0])
 
 
-def _underflow(P1: Array, Q1: Array, P2: Array, Q2: Array, unit: Unit) -> float:
+def _underflow(factors: list[Array], unit: Unit) -> float:
     """What products that underflow add, in either order: half the smallest subnormal each, times what multiplies it."""
-    (p1, _), (p2, _) = P1.shape, Q1.shape
+    P1, Q1, P2, Q2 = factors
+    p1, p2 = len(P1), len(Q1)
     small = p1 * np.abs(Q1.T @ Q2).sum() + p2 * (np.abs(P1).T @ np.abs(P2)).sum()
     rebuilt = P1.shape[1] * (np.abs(P2) @ np.abs(Q2).T).sum() + P2.shape[1] * (np.abs(P1) @ np.abs(Q1).T).sum()
     return unit.tiny * (small + rebuilt + p1 * p2 + P1.shape[1] * P2.shape[1])

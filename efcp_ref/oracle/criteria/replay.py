@@ -72,19 +72,23 @@ class Run:
 
 
 def judge(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
-    """Judge an optimizer: shape and finiteness of u, then step after step until one is broken (tolerances: trajectories)."""
+    """Judge an optimizer: shape and finiteness of u, then step after step until one is broken (trajectories)."""
     gradients, line = t0.wide(case.arguments["gradients"]), OPTIMIZERS[case.operation].line
     rule, u = "u has shape (T, d)", np.asarray(result.get("u"))
     if u.shape != gradients.shape or u.dtype.kind not in "fV":
-        return (t0.failed("u", "T0", line, rule, f"u has shape {u.shape} and dtype {u.dtype}, must be {gradients.shape}"),)
+        return (
+            t0.failed("u", "T0", line, rule, f"u has shape {u.shape} and dtype {u.dtype}, must be {gradients.shape}"),
+        )
     bad = np.argwhere(~np.isfinite(t0.wide(u)))
     if len(bad):
         return (t0.failed("u", "T0", line, "finite results", "u holds NaN or infinity", tuple(map(int, bad[0]))),)
     run = Run(case, declared, u, unit_of(u, declared), {n: v for n, v in case.arguments.items() if n != "gradients"})
     with_states, without = REPLAYS[case.operation]
     states = result.get("states")
-    usable = states is not None and len(states) == len(u) and all(_has(s, _keys(run)) for s in states)
-    steps = _replayed(run, states, with_states) if usable else without(run)
+    if states is not None and len(states) == len(u) and all(_has(s, _keys(run)) for s in states):
+        steps = _replayed(run, states, with_states)
+    else:
+        steps = without(run)
     return (t0.passed("u", "T0", line, rule), *_merged(steps))
 
 
@@ -98,7 +102,10 @@ def _merged(steps: Iterator[list[Check]]) -> list[Check]:
     for t, checks in enumerate(steps, 1):
         checks = [replace(c, at=(t, *c.at)) for c in checks]
         if t0.broken(checks):
-            return [*best.values(), *(replace(c, reason=f"step {t}: {c.reason}".rstrip(": ")) if c.verdict == FAIL else c for c in checks)]
+            return [
+                *best.values(),
+                *(replace(c, reason=f"step {t}: {c.reason}".rstrip(": ")) if c.verdict == FAIL else c for c in checks),
+            ]
         for c in checks:
             key = (c.stage, c.tier, c.line)
             if c.verdict == INCONCLUSIVE:
@@ -131,7 +138,15 @@ def _shapes(run: Run) -> dict[str, tuple[int, ...]]:
     """Shape of every array of the state."""
     d, m = run.d, int(run.p.get("m", 1))
     K = sum(run.layout()[1])
-    shapes: dict[str, tuple[int, ...]] = {"xi": (d,), "e": (d,), "S": (m, m), "indices": (m, K), "values": (m, K), "t": (), "row": ()}
+    shapes: dict[str, tuple[int, ...]] = {
+        "xi": (d,),
+        "e": (d,),
+        "S": (m, m),
+        "indices": (m, K),
+        "values": (m, K),
+        "t": (),
+        "row": (),
+    }
     shapes["G"] = (d,) if run.case.operation == "adagrad_ef" else (m, d)
     for l, (p1, p2s, rho) in enumerate(_layers(run)):
         shapes[f"P{l}"], shapes[f"Q{l}"] = (m, p1, rho), (m, p2s, rho)
@@ -139,13 +154,17 @@ def _shapes(run: Run) -> dict[str, tuple[int, ...]]:
 
 
 def _replayed(run: Run, states: Sequence[State], step: Callable[..., Checks]) -> Iterator[list[Check]]:
-    """Judge step t from the state that the target left after step t - 1; before the first: zeros, as the contract says."""
+    """Judge step t from the state that the target left after step t - 1; before the first: zeros."""
     shapes = _shapes(run)
     before: dict[str, Any] = {}
     for t, state in enumerate(states):
         after = {key: np.asarray(state[key]) for key in _keys(run)}
         wrong = [f"{n} has shape {a.shape}, must have {shapes[n]}" for n, a in after.items() if a.shape != shapes[n]]
-        wrong += [f"{n} holds NaN or infinity" for n, a in after.items() if a.dtype.kind != "O" and not np.isfinite(t0.wide(a)).all()]
+        wrong += [
+            f"{n} holds NaN or infinity"
+            for n, a in after.items()
+            if a.dtype.kind != "O" and not np.isfinite(t0.wide(a)).all()
+        ]
         if wrong:
             yield [t0.failed("state", "T0", OPTIMIZERS[run.case.operation].line, STATE_RULE, wrong[0])]
             return
@@ -164,7 +183,9 @@ def _ring(run: Run, before: State, after: State, names: Sequence[str], line: str
     """Row ``row`` of the window is new, every other row is bitwise what it was, ``row`` moves on by one (R1). T0."""
     m, i = int(run.p["m"]), int(before["row"])
     if int(after["row"]) != (i + 1) % m:
-        return t0.failed("row", "T0", line, ROW_RULE, f"row {i} is followed by row {int(after['row'])} of {m}: not the oldest (R1)")
+        return t0.failed(
+            "row", "T0", line, ROW_RULE, f"row {i} is followed by row {int(after['row'])} of {m}: not the oldest (R1)"
+        )
     others = np.arange(m) != i
     first = int(before["t"]) == 0
     for name in names:
@@ -172,7 +193,9 @@ def _ring(run: Run, before: State, after: State, names: Sequence[str], line: str
             continue  # an empty row holds zeros, wherever
         if not np.array_equal(before[name][others], after[name][others]):
             at = next(int(r) for r in np.flatnonzero(others) if not np.array_equal(before[name][r], after[name][r]))
-            return t0.failed("window", "T0", line, ROW_RULE, f"row {at} of {name} changed, row {i} is the one to replace", (at,))
+            return t0.failed(
+                "window", "T0", line, ROW_RULE, f"row {at} of {name} changed, row {i} is the one to replace", (at,)
+            )
     return t0.passed("window", "T0", line, ROW_RULE)
 
 
@@ -251,7 +274,11 @@ def _others(before: Array, after: Array, i: int, line: str) -> Check:
     others = np.arange(len(after)) != i
     same = np.array_equal(before[np.ix_(others, others)], after[np.ix_(others, others)])
     rule = "only row and column i of S are new"
-    return t0.passed("S", "T0", line, rule) if same else t0.failed("S", "T0", line, rule, f"entries outside row and column {i} changed")
+    return (
+        t0.passed("S", "T0", line, rule)
+        if same
+        else t0.failed("S", "T0", line, rule, f"entries outside row and column {i} changed")
+    )
 
 
 def _dense_ggt(run: Run, t: int, before: State, after: State) -> Checks:
@@ -271,7 +298,9 @@ def _sparse_ggt(run: Run, t: int, before: State, after: State) -> Checks:
 def _adagrad(run: Run, t: int, before: State, after: State) -> Checks:
     """Algorithm 7 from theta = 0 at rate 1: then theta' = -u."""
     zero = np.zeros(run.d)
-    case = run.part("adagrad_step", theta=zero, xi=before["xi"], G=before["G"], g=run.gradients[t], k=run.p["k"], eta=1.0)
+    case = run.part(
+        "adagrad_step", theta=zero, xi=before["xi"], G=before["G"], g=run.gradients[t], k=run.p["k"], eta=1.0
+    )
     yield from elementwise.adagrad_step(case, {"theta": -run.u[t], "xi": after["xi"], "G": after["G"]}, run.declared)
 
 
@@ -303,7 +332,10 @@ def _starts(run: Run, before: State) -> list[Array]:
         newest = (int(before["row"]) - 1) % int(run.p["m"])
         return [t0.wide(before[f"Q{l}"][newest]) for l in range(len(_layers(run)))]
     given = iter(run.p["Q0"])
-    return [t0.wide(next(given))[:, :rho] if len(shape) > 1 else np.ones((1, 1)) for (_, _, rho), shape in zip(_layers(run), run.p["shapes"], strict=True)]
+    return [
+        t0.wide(next(given))[:, :rho] if len(shape) > 1 else np.ones((1, 1))
+        for (_, _, rho), shape in zip(_layers(run), run.p["shapes"], strict=True)
+    ]
 
 
 def _low_rank(run: Run, t: int, before: State, after: State) -> Checks:
@@ -311,7 +343,9 @@ def _low_rank(run: Run, t: int, before: State, after: State) -> Checks:
     i, count = int(before["row"]), len(_layers(run))
     a = two_sum(t0.wide(before["xi"]), run.gradients[t])
     rows = [(after[f"P{l}"][i], after[f"Q{l}"][i]) for l in range(count)]
-    parts = zip(_cut(run, a.hi), _cut(run, t0.wide(after["xi"])), rows, _starts(run, before), run.p["shapes"], strict=True)
+    parts = zip(
+        _cut(run, a.hi), _cut(run, t0.wide(after["xi"])), rows, _starts(run, before), run.p["shapes"], strict=True
+    )
     for M, xi, (P, Q_new), Q, shape in parts:
         unit = max((unit_of(x, run.declared) for x in (P, Q_new, after["xi"])), key=lambda unit: unit.u)
         if len(shape) > 1:
@@ -319,14 +353,14 @@ def _low_rank(run: Run, t: int, before: State, after: State) -> Checks:
         yield _residual(M, xi, t0.wide(P), t0.wide(Q_new), unit, len(shape) == 1)
     yield _ring(run, before, after, [f"{factor}{l}" for l in range(count) for factor in "PQ"], "6:6")
     yield from _inner_products(run, before, after)
-    unit_window, old = (_rebuilt(run, state) for state in (after, before))
-    G, size = unit_window
+    (G, size), old = (_rebuilt(run, state) for state in (after, before))
     terms = max(p1 * p2s for p1, p2s, _ in _layers(run)) + sum(2 * r + r * r + 2 for *_, r in _layers(run))
-    yield direction(run, t, Window(G, size, G[i], size[i], terms), t0.wide(after["S"]), old[0], line="6:14")
+    rho = 1 + max(r for *_, r in _layers(run))
+    yield direction(run, t, Window(G, size, G[i], size[i], terms, rho), t0.wide(after["S"]), old[0], line="6:14")
 
 
 def _residual(M: Array, xi: Array, P: Array, Q: Array, unit: Unit, whole: bool) -> Check:
-    """``|xi' - (a - P Q'^T)| <= (rho + 3) u (|a| + |P||Q'|^T)``; a vector is stored whole, so it leaves no more (1:7)."""
+    """``|xi' - (a - P Q'^T)| <= (rho + 3) u (|a| + |P||Q'|^T)``; a vector is stored whole (1:7)."""
     expected = M - P @ Q.T
     size = np.abs(M) + np.abs(P) @ np.abs(Q).T
     rule = "|xi' - (a - P Q'^T)| <= (rho + 3) u (|a| + |P||Q'|^T)"
@@ -337,7 +371,7 @@ def _residual(M: Array, xi: Array, P: Array, Q: Array, unit: Unit, whole: bool) 
 
 
 def _inner_products(run: Run, before: State, after: State) -> Checks:
-    """``|S_ij - sum_l Tr(g_i^T g_j)| <= sum_l (p1 p2 + 2 rho + rho^2 + L) u sum |.|``; only row and column i are new."""
+    """``|S_ij - sum_l Tr(g_i^T g_j)| <= sum_l (p1 p2 + 2 rho + rho^2 + L) u sum |.|``; others unchanged."""
     i, m, S = int(before["row"]), int(run.p["m"]), after["S"]
     unit = max(run.unit, unit_of(S, run.declared), key=lambda unit: unit.u)
     high, low, bound, size = (np.zeros(m) for _ in range(4))
@@ -350,7 +384,10 @@ def _inner_products(run: Run, before: State, after: State) -> Checks:
         high, low = value.hi, low + value.lo + np.array([float(s.value.lo) for s in traces])
         magnitude = np.array([float(s.magnitude) for s in traces])
         n = p1 * p2s + 2 * rho + rho * rho + len(layers)
-        bound, size = bound + n * (unit.u * magnitude + unit.tiny * (1 + np.abs(P).sum() + np.abs(Q).sum())), size + magnitude
+        bound, size = (
+            bound + n * (unit.u * magnitude + unit.tiny * (1 + np.abs(P).sum() + np.abs(Q).sum())),
+            size + magnitude,
+        )
         each.append((np.array([float(s.value.hi) for s in traces]), n * unit.u * magnitude))
     rule = "|S_i - sum of the layers' inner products| <= (p1 p2 + 2 rho + rho^2 + L) u sum |.|"
     row = t0.forward("S", "6:11", rule, S[i], Pair(high, low), bound, magnitude=size)
@@ -382,12 +419,13 @@ class Window:
     x: Array  # (d,)
     x_size: Array  # (d,)
     terms: int  # products in one scalar product
+    rho: int = 0  # terms in one entry of G, where it is a product
     R: Array | None = None  # (m, d) radii of G, without states
     r: Array | None = None  # (d,) radii of x
 
 
 def direction(run: Run, t: int, w: Window, S: Array | None, old: Array | None, line: str = "W:4") -> Check:
-    """Judge u = F^-1 x, given S where the target shows it; F as R4 is declared, or undecided if the other one explains u.
+    """Judge u = F^-1 x, given S where the target shows it; F as R4 is declared, undecided if the other explains u.
 
     A direction that the window *before* this step explains is blamed on line 8 of Algorithm 1 (R9).
     """
@@ -405,16 +443,16 @@ def direction(run: Run, t: int, w: Window, S: Array | None, old: Array | None, l
 
 
 def _solved(run: Run, t: int, w: Window, S: Array | None, m: int, line: str) -> Check:
-    """``|u - ref|_i <= (|G^T M^-1| (k u |G||x| + (3m+10) u |L||L^T||w|) + (m+4) u (|x| + |G|^T |w|))_i / lam + 2u |ref|_i``.
+    """``|u - ref| <= (|G^T M^-1| (k u |G||x| + (3m+10) u |L||L^T||w|) + (m+4) u (|x| + |G|^T |w|)) / lam + 2u |ref|``.
 
-    M = m lam I + S with the target's own S, else the exact one and ``k u |G||G|^T |w|`` more (tolerances: only u exposed).
+    M = m lam I + S with the target's own S, else the exact one and ``k u |G||G|^T |w|`` more (only u exposed).
     The oracle solves in 64 bits where u is binary64: its error is the bound times 2^-11. Radii of G and x add
     ``|F^-1| (r + (R^T |G u| + |G|^T R |u|) / m)`` to first order.
     """
     u, lam = run.unit.u, run.number("lam")
-    kind = np.float64 if u > 2.0**-40 else np.longdouble
+    kind: Any = np.float64 if u > 2.0**-40 else np.longdouble
     G, size, x = (a.astype(kind) for a in (w.G, w.size, w.x))
-    M = (G @ G.T if S is None else (S.astype(kind) + S.astype(kind).T) / 2) + m * kind(lam) * np.eye(len(G))
+    M: Any = (G @ G.T if S is None else (S.astype(kind) + S.astype(kind).T) / 2) + m * kind(lam) * np.eye(len(G))
     L = _cholesky(M)
     rule = "|u - F^-1 x| <= what rounding does to S, h, the solve and x/lam - c G"
     if L is None:
@@ -425,32 +463,43 @@ def _solved(run: Run, t: int, w: Window, S: Array | None, m: int, line: str) -> 
     expected = (x - c @ G) / kind(lam)
     spread = np.abs(G.T @ inverse.T @ inverse)  # |G^T M^-1|
     solve = (3 * len(G) + 10) * np.abs(L) @ (np.abs(L).T @ np.abs(c))
-    sums = w.terms * size @ w.x_size.astype(kind)
+    sums: Any = w.terms * size @ w.x_size.astype(kind)
     if S is None:
         sums = sums + w.terms * size @ (size.T @ np.abs(c))
     else:
         sums = sums + np.abs(S - S.T).astype(kind) @ np.abs(c) / u
-    last = (len(G) + 4 + w.terms * (w.size is not w.G and not np.array_equal(w.size, np.abs(w.G)))) * (w.x_size + size.T @ np.abs(c))
+    last = (len(G) + 4 + w.rho) * (w.x_size + size.T @ np.abs(c))
     lost = run.unit.tiny * (w.terms * (1 + float(np.abs(c).sum())) * spread.sum(axis=1) + len(G) + 4) / lam
     bound = u * ((spread @ (sums + solve) + last) / lam + 2 * np.abs(expected)) + lost
     magnitude = (np.abs(w.x) + size.T @ np.abs(c)) / lam
-    bound = bound + (_carried(w, G, inverse, expected, m, lam) if w.R is not None and (w.R.any() or w.r.any()) else 0.0)
+    bound = bound + _carried(w, G, inverse, expected, m, lam)
     high = expected.astype(np.float64)
     pair = Pair(high, (expected - high).astype(np.float64))
     own = float(np.finfo(kind).eps) / u * bound
-    check = t0.forward("u", line, rule, run.u[t], pair, bound.astype(np.float64), magnitude=magnitude.astype(np.float64), error=own.astype(np.float64))
+    check = t0.forward(
+        "u",
+        line,
+        rule,
+        run.u[t],
+        pair,
+        bound.astype(np.float64),
+        magnitude=magnitude.astype(np.float64),
+        error=own.astype(np.float64),
+    )
     return _by_class(run, check, t, high, bound.astype(np.float64), M.astype(np.float64), lam * m)
 
 
 def _by_class(run: Run, check: Check, t: int, expected: Array, bound: Array, M: Array, least: float) -> Check:
-    """Solvers that are not symmetric factorisations: the bound times the condition of M (inverse, eigh) or F (dense)."""
+    """Solvers that are not symmetric factorisations: the bound times cond(M) (inverse, eigh) or cond(F) (dense)."""
     if check.verdict != FAIL:
         return check
     values = np.linalg.eigvalsh(M)
     cond_M, cond_F = float(values[-1] / max(values[0], 1e-300)), float(values[-1] / least)
     name = str(run.declared.solver)
     gap = np.abs(t0.wide(run.u[t]) - expected)
-    loose = float(np.linalg.norm(bound)) * {"inverse": cond_M, "eigh": cond_M, "dense": cond_F}.get(name, max(cond_M, cond_F))
+    loose = float(np.linalg.norm(bound)) * {"inverse": cond_M, "eigh": cond_M, "dense": cond_F}.get(
+        name, max(cond_M, cond_F)
+    )
     if np.linalg.norm(gap) > loose or loose >= np.linalg.norm(expected) / 10:
         undecided = loose >= np.linalg.norm(expected) / 10 and np.linalg.norm(gap) <= loose
         return replace(check, verdict=INCONCLUSIVE, reason="vacuous for this solver class") if undecided else check
@@ -480,18 +529,24 @@ def _inverse(L: Array) -> Array:
 
 def _carried(w: Window, G: Array, inverse: Array, u: Array, m: int, lam: float) -> Array:
     """``|F^-1| (r + (R^T |G u| + |G|^T R |u|) / m)``, doubled for what is beyond first order, (d,)."""
+    if w.R is None or w.r is None or not (w.R.any() or w.r.any()):
+        return np.zeros(G.shape[1])
     half = inverse @ G
     F_inverse = np.abs(np.eye(G.shape[1]) - half.T @ half) / lam
     return 2 * F_inverse @ (w.r + (w.R.T @ np.abs(G @ u) + np.abs(G).T @ (w.R @ np.abs(u))) / m)
 
 
-def ggt(run: Run, t: int, G: Array, terms: int, x: Array, old: Array | None, R: Array | None = None, r: Array | None = None) -> Check:
-    """Judge u = (G^T G)^-1/2 x damped by eps, only u being visible (`eigen.reference`); the old window is R9's mistake."""
+def ggt(
+    run: Run, t: int, G: Array, terms: int, x: Array, old: Array | None, R: Array | None = None, r: Array | None = None
+) -> Check:
+    """Judge u = (G^T G)^-1/2 x damped by eps, only u being visible (`eigen.reference`); old: the window before (R9)."""
     case = run.part("ggt_direction", G=G, x=x, eps=run.p["eps"], cutoff=run.p["cutoff"])
     problem = eigen.Problem.of(case, G, terms, run.unit)
     extra: Any = 0.0
     if R is not None and r is not None and (R.any() or r.any()):
-        problem = replace(problem, drift=2 * float(np.linalg.norm(R)) * float(np.linalg.norm(G)) + float(np.linalg.norm(R)) ** 2)
+        problem = replace(
+            problem, drift=2 * float(np.linalg.norm(R)) * float(np.linalg.norm(G)) + float(np.linalg.norm(R)) ** 2
+        )
         extra = _ggt_carried(problem, R, r)
     check = eigen.alone(problem, run.u[t], run.declared, extra)
     if check.verdict == FAIL and old is not None:
@@ -502,7 +557,7 @@ def ggt(run: Run, t: int, G: Array, terms: int, x: Array, old: Array | None, R: 
 
 
 def _ggt_carried(p: eigen.Problem, R: Array, r: Array) -> float:
-    """``||r|| / eps + ||G^T phi|| (||R|| ||x|| + ||G|| ||r||) + ||R|| ||phi G x||``, phi the function of the Gram matrix."""
+    """``||r|| / eps + ||G^T phi|| (||R|| ||x|| + ||G|| ||r||) + ||R|| ||phi G x||``, phi = F of the Gram matrix."""
     L, V = np.linalg.eigh(p.G @ p.G.T)
     on = max(p.cutoff * L[-1], 0.0) < L
     F, _ = eigen.weights(np.sqrt(L[on]), p.eps, *p.G.shape)
@@ -550,7 +605,7 @@ def _select(run: Run, a: Followed) -> Array | None:
 
 
 def _compressed(run: Run) -> Iterator[tuple[int, Followed, Array, Array] | None]:
-    """Follow xi and the window of a sparse optimizer: ``(t, c, G, R)``; None where a decision is not seen, then the end."""
+    """Follow xi and the window of a sparse optimizer: ``(t, c, G, R)``; None where a decision is not seen."""
     m = int(run.p["m"])
     xi = Followed(np.zeros(run.d), np.zeros(run.d))
     G, R = np.zeros((m, run.d)), np.zeros((m, run.d))
@@ -581,7 +636,7 @@ def _hidden_sparse_mfac(run: Run) -> Iterator[list[Check]]:
             yield _stopped()
             return
         t, c, G, R = followed
-        yield [direction(run, t, Window(G, np.abs(G), c.value, np.abs(c.value), K, R, c.radius), None, None)]
+        yield [direction(run, t, Window(G, np.abs(G), c.value, np.abs(c.value), K, 0, R, c.radius), None, None)]
 
 
 def _hidden_sparse_ggt(run: Run) -> Iterator[list[Check]]:
@@ -621,7 +676,7 @@ def _hidden_topk_sgd(run: Run) -> Iterator[list[Check]]:
 
 
 def _visible(a: Followed, on: Array, k: int, line: str) -> Check:
-    """Entries sent, ``on``, are at most k, and none is surely smaller than one kept back (nor zero while others are not)."""
+    """Entries sent, ``on``, are at most k, and none is surely smaller than one kept back."""
     rule = "smallest sent |a| + r >= largest kept back |a| - r"
     if on.sum() > k:
         return t0.failed("selection", "T2", line, rule, f"{int(on.sum())} entries are sent, at most {k}")
@@ -641,7 +696,9 @@ def _hidden_adagrad(run: Run) -> Iterator[list[Check]]:
         on = u != 0
         c = np.where(on, a.value, 0.0)
         square = G.value + c * c
-        radius = np.where(on, G.radius + 2 * np.abs(c) * a.radius + a.radius**2 + 3 * u1 * square + run.unit.tiny, G.radius)
+        radius = np.where(
+            on, G.radius + 2 * np.abs(c) * a.radius + a.radius**2 + 3 * u1 * square + run.unit.tiny, G.radius
+        )
         if bool(np.any(on & (square - radius < run.unit.normal))):
             yield [t0.undecided("u", "T2", "7:9", "|u - c / sqrt(G)|", "underflow")]
             return
@@ -663,7 +720,7 @@ def _hidden_signed(run: Run) -> Iterator[list[Check]]:
         p = step.hi + e.value
         radius = e.radius + 2 * (u1 + 2.0**-53) * (np.abs(step.hi) + np.abs(e.value)) + run.unit.tiny * (g != 0)
         s = float(np.abs(p).mean())
-        room = (run.d + 4) * (u1 + 2.0**-53) * s + float(radius.mean()) + run.unit.tiny
+        room: Any = (run.d + 4) * (u1 + 2.0**-53) * s + float(radius.mean()) + run.unit.tiny
         gap = np.abs(u - s * np.sign(p))
         free = (np.abs(p) <= radius) & (radius > 0)
         gap = np.where(free, np.minimum(gap, np.minimum(np.abs(u), np.abs(np.abs(u) - s))), gap)
@@ -674,13 +731,14 @@ def _hidden_signed(run: Run) -> Iterator[list[Check]]:
 
 
 def _hidden_low_rank(run: Run) -> Iterator[list[Check]]:
-    """Only u is visible: P P^T is followed in norm, its radius growing by the condition of M Q; beyond 1 % the run stops.
+    """Only u is visible: P P^T is followed in norm, its radius growing by the condition of M Q; beyond 1 % it stops.
 
     With d(MQ) the error of M Q, ``||d(P P^T)|| <= 2 ||d(MQ)|| / sigma_min(MQ)``; Q is free up to the rotation of P.
     """
     m, u = int(run.p["m"]), run.unit.u + 2.0**-53
     Q = _starts(run, {"t": 0})
-    dQ, dxi = [0.0] * len(Q), [0.0] * len(Q)
+    dQ: list[Any] = [0.0] * len(Q)
+    dxi: list[Any] = [0.0] * len(Q)
     xi = np.zeros(run.d)
     G, R = np.zeros((m, run.d)), np.zeros((m, run.d))
     for t, g in enumerate(run.gradients):
@@ -697,7 +755,11 @@ def _hidden_low_rank(run: Run) -> Iterator[list[Check]]:
             q = float(np.linalg.norm(Q[l]))
             error = dM * q + size * dQ[l] + (M.shape[1] + 8 * len(M) * rho) * u * size * q
             if not error < least / 200:
-                yield [t0.undecided("trajectory", "T2", "5:4", "||d(MQ)|| < sigma_min(MQ) / 200", "power iteration within rounding")]
+                yield [
+                    t0.undecided(
+                        "trajectory", "T2", "5:4", "||d(MQ)|| < sigma_min(MQ) / 200", "power iteration within rounding"
+                    )
+                ]
                 return
             P, turn = np.linalg.qr(MQ)[0], 2 * error / least
             Q[l] = M.T @ P
@@ -710,7 +772,7 @@ def _hidden_low_rank(run: Run) -> Iterator[list[Check]]:
         xi = xi + g - c
         G, R = G.copy(), R.copy()
         G[t % m], R[t % m] = c, r
-        yield [direction(run, t, Window(G, np.abs(G), c, np.abs(c), run.d, R, r), None, None, line="6:14")]
+        yield [direction(run, t, Window(G, np.abs(G), c, np.abs(c), run.d, 0, R, r), None, None, line="6:14")]
 
 
 REPLAYS: dict[str, tuple[Callable[..., Checks], Callable[[Run], Iterator[list[Check]]]]] = {

@@ -47,8 +47,8 @@ class Basis:
         room = delta / (2 * lowest**1.5) * float(np.linalg.norm(v)) + sums
         return cls(root, inverse, inverse @ v, room.astype(np.float64), delta / (2 * np.sqrt(lowest)), unit)
 
-    def selection(self, T: Array, k: int) -> Array | None:
-        """Return the k entries that T keeps: certain ones, then among the undecided those that are largest in H^-1/2 T."""
+    def selection(self, T: Array, k: int) -> Array:
+        """Return the k entries that T keeps: certain ones, then the open ones largest in H^-1/2 T."""
         size = np.abs(self.b).astype(np.float64)
         order = np.argsort(-size, kind="stable")
         if k in (0, len(size)):
@@ -67,7 +67,7 @@ class Basis:
         c[kept] = self.b[kept]
         room = np.where(c != 0, self.room, 0.0)
         sums = (2 * len(c) + 4) * self.unit.u * np.abs(self.root) @ np.abs(c)
-        bound = (self.drift + 0.0) * np.linalg.norm(np.abs(c) + room) + np.abs(self.root) @ room + sums
+        bound = self.drift * np.linalg.norm(np.abs(c) + room) + np.abs(self.root) @ room + sums
         return self.root @ c, np.where(len(kept) > 0, bound, 0.0).astype(np.float64)
 
 
@@ -94,7 +94,9 @@ def _judge(basis: Basis, v: Array, T: Array, k: int) -> Check:
     size = np.abs(basis.root) @ np.where(np.isin(np.arange(len(v)), kept), np.abs(basis.b), 0.0)
     error = 8 * len(v) * float(np.finfo(expected.dtype).eps) * size
     reference = Pair(high, (expected - high).astype(np.float64))
-    check = t0.forward("T", "K:6", RULE, T, reference, bound, magnitude=size.astype(np.float64), error=error.astype(np.float64))
+    check = t0.forward(
+        "T", "K:6", RULE, T, reference, bound, magnitude=size.astype(np.float64), error=error.astype(np.float64)
+    )
     if check.verdict != FAIL:
         return check
     if bool(np.any(basis.room[kept] * 4 > np.abs(basis.b[kept]))) and 0 < k < len(v):
