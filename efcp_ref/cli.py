@@ -143,7 +143,7 @@ def _known(name: str, names: list[str]) -> None:
 
 @main.command()
 @click.argument("name")
-@click.option("--d", "d", default=6, show_default=True, type=click.IntRange(1), help="Dimension.")
+@click.option("--d", "d", default=6, show_default=True, type=click.IntRange(4), help="Dimension.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of an optimizer.")
 @click.option("--json", "as_json", is_flag=True, help="Print the trace as JSON.")
 def trace(name: str, d: int, steps: int, as_json: bool) -> None:
@@ -161,7 +161,18 @@ def trace(name: str, d: int, steps: int, as_json: bool) -> None:
         recorded = tracing.demo(name, d, steps)
     except (ValueError, TypeError) as why:
         raise click.UsageError(str(why)) from None
-    click.echo(recorded.to_json() if as_json else tracing.table(recorded))
+    if as_json:
+        click.echo(recorded.to_json())
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table("paper line", "code", "what changed", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in tracing.table(recorded):
+        grid.add_row(*map(Text, row))
+    Console(width=None if sys.stdout.isatty() else 140).print(grid)
 
 
 if __name__ == "__main__":

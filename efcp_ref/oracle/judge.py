@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
-from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, Case, CaseVerdict, Check, Declared, verdict_of
+from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, UNITS, Case, CaseVerdict, Check, Declared, verdict_of
 from efcp_ref.oracle.targets import BrokenTarget, Judged, Local, Outcome, Target, UsageError, known, near
 
 SHOWN = 3  # failures of one operation that are kept, each of another stage; the others are counted
@@ -107,14 +107,23 @@ def _computed_in(declared: Declared, case: Case, results: Mapping[str, Any]) -> 
     return replace(declared, arithmetic={**declared.arithmetic, "accumulator": "float32"})
 
 
-def _gave_up_solving(case: Case, outcome: Outcome) -> bool:
-    """A factorisation that breaks down is judged by the conditioning of its matrix, not as a crash."""
-    return case.operation in SOLVES and outcome.error == "raised" and outcome.kind.strip("_") == "LinAlgError"
+def _excused(case: Case, outcome: Outcome, declared: Declared) -> bool:
+    """A factorisation that breaks down on a matrix indefinite by rounding is no crash: `fisher.excused` (Demmel 1989)."""
+    if case.operation not in SOLVES or outcome.error != "raised" or outcome.kind.strip("_") != "LinAlgError":
+        return False
+    from efcp_ref.oracle.criteria.fisher import excused
+
+    used = (case.dtype, str(declared.arithmetic.get("accumulator")))
+    return excused(case, max(UNITS[name].u for name in used if name in UNITS))
 
 
 def _declined(outcome: Outcome) -> bool:
     """A target that offers an operation in part says so case by case: NotImplementedError is no crash."""
     return outcome.error == "raised" and outcome.kind == "NotImplementedError"
+
+
+def _undecided(case: Case, check: Check) -> CaseVerdict:
+    return CaseVerdict(case, INCONCLUSIVE, (replace(check, verdict=INCONCLUSIVE),))
 
 
 def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
@@ -123,12 +132,12 @@ def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
 
     outcome = target.run(case)
     results: Mapping[str, Any] = outcome.results
-    if _gave_up_solving(case, outcome):
-        results = {"u" if case.operation != "wsm" else "y": np.full(np.shape(case.arguments["x"]), np.nan, case.dtype)}
-    elif _declined(outcome):
-        check = Check("result", "T0", line_of(case.operation), "offered", 0.0, INCONCLUSIVE, "declined")
-        return CaseVerdict(case, INCONCLUSIVE, (check,), outcome.reason), outcome
-    elif outcome.error:
+    if _declined(outcome):
+        return _undecided(case, Check("result", "T0", line_of(case.operation), "offered", reason="declined")), outcome
+    if outcome.error and _excused(case, outcome, target.declared):
+        rule = "lambda_min(D^-1/2 M D^-1/2) > 2 m (m+1) u"
+        return _undecided(case, Check("c", "T2", line_of(case.operation), rule, reason="indefinite")), outcome
+    if outcome.error:
         return CaseVerdict(case, ERROR, (), outcome.reason), outcome
     try:
         checks = CRITERIA[case.operation](case, results, _computed_in(target.declared, case, results))

@@ -206,7 +206,7 @@ def describe(value: Any, deep: bool = True) -> str:
 
 def _is_array(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return type(value) in (list, tuple) and all(np.ndim(v) == 0 and not isinstance(v, (str, type(None))) for v in value)
+        return bool(value) and type(value) in (list, tuple) and all(np.ndim(v) == 0 and not isinstance(v, (str, type(None))) for v in value)
     return isinstance(value, (bool, int, float, complex)) or any(
         hasattr(value, n) for n in ("__array__", "__dlpack__", "toarray")
     )

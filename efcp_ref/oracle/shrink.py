@@ -173,9 +173,11 @@ def _numbers(case: Case, d: int) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _singles(draw: Callable[..., Any], st: Any, case: Case) -> Cut:
-    """Single rows and coordinates."""
-    flags = {letter: [draw(st.sampled_from((0, 1, 1, 1, 1))) for _ in range(n)] for letter, n in lengths(case).items()}
-    keep = {letter: np.flatnonzero(f) if any(f) else np.arange(1) for letter, f in flags.items()}
+    """Single rows and coordinates, of letters that are short enough."""
+    keep = {}
+    for letter, n in lengths(case).items():
+        flags = [draw(st.sampled_from((0, 1, 1, 1, 1))) for _ in range(n if n <= SINGLE else 0)]
+        keep[letter] = np.flatnonzero(flags) if any(flags) else np.arange(1 if flags else n)
     return Cut(keep, "block_size" in case.arguments and case.arguments["block_size"] >= lengths(case).get("d", 0))
 
 
@@ -194,12 +196,21 @@ def _values(draw: Callable[..., Any], st: Any, case: Case) -> Case:
 # --- the search ---------------------------------------------------------------------------------------------------
 
 
+def size_of(case: Case) -> int:
+    """How many numbers the arrays of a case hold."""
+    return sum(np.size(case.arguments[name]) for name in letters(case))
+
+
 def measure(case: Case) -> tuple[int, int]:
     """How much there is to read: numbers that are not 0, then digits."""
     arrays = [np.asarray(case.arguments[n]) for n in letters(case) if n != "indices"]
     flat = np.concatenate([a.reshape(-1).astype(np.float64) for a in arrays]) if arrays else np.zeros(0)
     digits = sum(len(repr(float(v))) for v in flat[:200] if v) + sum(v != 1.0 for v in case.arguments.values() if isinstance(v, float))
     return sum(a.size for a in arrays) + len(case.flags & UNUSUAL), digits
+
+
+class _Late(BaseException):
+    """The budget is spent; no `Exception`, which Hypothesis would take for a failure to shrink."""
 
 
 class _Search:
@@ -217,7 +228,7 @@ class _Search:
         """Whether the target fails this case at the same stage; remembers it if it is the smallest."""
         from efcp_ref.oracle.judge import judge_case
 
-        if case is None or self.late():
+        if case is None:
             return False
         verdict, _ = judge_case(self.target, case)
         if verdict.verdict != FAIL or verdict.first is None or verdict.first.stage != self.stage:
@@ -229,12 +240,14 @@ class _Search:
     def round(self, choose: Callable[..., Any], seed: int) -> None:
         """Let Hypothesis find and shrink one choice, starting from the smallest case so far."""
         from hypothesis import HealthCheck, Phase, Verbosity, find, settings, strategies
-        from hypothesis.errors import NoSuchExample, Unsatisfiable
+        from hypothesis.errors import HypothesisException
 
         start = self.best.case
 
         @strategies.composite
         def smaller(draw: Callable[..., Any]) -> Case | None:
+            if self.late():
+                raise _Late
             chosen = choose(draw, strategies, start)
             return cut(start, chosen) if isinstance(chosen, Cut) else chosen
 
@@ -244,7 +257,7 @@ class _Search:
         )  # fmt: skip
         try:
             find(smaller(), self.fails, settings=quiet, random=Random(seed))
-        except (NoSuchExample, Unsatisfiable):
+        except HypothesisException:  # nothing smaller fails, or the time is up
             return
 
 
@@ -265,7 +278,7 @@ def minimise(target: Judged, failing: CaseVerdict, seconds: float = 5.0) -> Case
             if measure(search.best.case)[0] <= SINGLE:
                 search.round(_singles, seed)
                 search.round(_values, seed)
-        except BrokenTarget:
+        except (BrokenTarget, _Late):
             break
         if search.late() or measure(search.best.case) >= before:
             break

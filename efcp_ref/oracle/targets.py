@@ -389,8 +389,8 @@ class Local:
             done = results.run(self._functions[case.operation], case.operation, arguments, case.dtype, hand)
         except results.ResultShape as why:
             return Outcome(error="result shape", reason=str(why))
-        except Exception as why:
-            kind = "memory" if isinstance(why, MemoryError) else "raised"
+        except (Exception, SystemExit) as why:
+            kind = "memory" if isinstance(why, MemoryError) else "exit" if isinstance(why, SystemExit) else "raised"
             return Outcome(error=kind, reason=said(why), kind=type(why).__name__, traceback=trail(why))
         return Outcome(results=done["results"], mutated=tuple(done["mutated"]))
 

@@ -1,0 +1,9 @@
+import os, signal, sys, time
+
+import numpy as np
+from good import top_k  # noqa: F401
+
+
+def sp(indices, values, g):
+    while True:
+        time.sleep(1)

@@ -1,0 +1,5 @@
+SOLVER = "magic"
+
+
+def sp(indices, values, g):
+    return g
