@@ -531,9 +531,10 @@ def _carried(w: Window, G: Array, inverse: Array, u: Array, m: int, lam: float) 
     """``|F^-1| (r + (R^T |G u| + |G|^T R |u|) / m)``, doubled for what is beyond first order, (d,)."""
     if w.R is None or w.r is None or not (w.R.any() or w.r.any()):
         return np.zeros(G.shape[1])
-    half = inverse @ G
-    F_inverse = np.abs(np.eye(G.shape[1]) - half.T @ half) / lam
-    return 2 * F_inverse @ (w.r + (w.R.T @ np.abs(G @ u) + np.abs(G).T @ (w.R @ np.abs(u))) / m)
+    moved = w.r + (w.R.T @ np.abs(G @ u) + np.abs(G).T @ (w.R @ np.abs(u))) / m
+    return (
+        2 * (moved + np.abs(G.T @ inverse.T @ inverse) @ (np.abs(G) @ moved)) / lam
+    )  # |F^-1| <= (I + |G^T M^-1||G|) / lam
 
 
 def ggt(
@@ -576,6 +577,7 @@ class Followed:
 
     value: Array  # (d,)
     radius: Array  # (d,)
+    rounding: Any = 0.0  # (d,) what storing it once more may change: left in xi where it is sent (R14)
 
 
 def _sum(run: Run, xi: Followed, g: Array) -> Followed:
@@ -583,7 +585,7 @@ def _sum(run: Run, xi: Followed, g: Array) -> Followed:
     a = two_sum(xi.value, g)
     exact = not xi.radius.any() and not a.lo.any() and np.array_equal(t0.wide(t0.rounding(a.hi, run.unit.name)), a.hi)
     room = np.zeros(run.d) if exact else (run.unit.u + 2.0**-53) * np.abs(a.hi)
-    return Followed(a.hi, xi.radius + room)
+    return Followed(a.hi, xi.radius + room, room)
 
 
 def _select(run: Run, a: Followed) -> Array | None:
@@ -616,7 +618,7 @@ def _compressed(run: Run) -> Iterator[tuple[int, Followed, Array, Array] | None]
         if on is None:
             yield None
             return
-        stored = coarse * np.abs(a.value)
+        stored = a.rounding + coarse * np.abs(a.value)
         c = Followed(np.where(on, a.value, 0.0), np.where(on, a.radius + stored, 0.0))
         xi = Followed(np.where(on, 0.0, a.value), np.where(on, stored, a.radius))
         G, R = G.copy(), R.copy()
@@ -670,9 +672,9 @@ def _hidden_topk_sgd(run: Run) -> Iterator[list[Check]]:
         u = t0.wide(run.u[t])
         on = u != 0
         rule = "|u - a| <= r where sent, k entries, none smaller than one that is kept back"
-        value = t0.forward("u", "1:5", rule, u, np.where(on, a.value, 0.0), np.where(on, a.radius, 0.0))
+        value = t0.forward("u", "1:5", rule, u, np.where(on, a.value, 0.0), np.where(on, a.radius + a.rounding, 0.0))
         yield [value, _visible(a, on, k, "1:6")]
-        xi = Followed(np.where(on, 0.0, a.value), np.where(on, 0.0, a.radius))
+        xi = Followed(np.where(on, 0.0, a.value), np.where(on, a.rounding, a.radius))
 
 
 def _visible(a: Followed, on: Array, k: int, line: str) -> Check:
@@ -708,7 +710,7 @@ def _hidden_adagrad(run: Run) -> Iterator[list[Check]]:
         rule = "|u - c / sqrt(G)| <= 6u |u| + radii"
         yield [t0.forward("u", "7:9", rule, u, expected, room), _visible(a, on, k, "7:6")]
         G = Followed(square, radius)
-        xi = Followed(np.where(on, 0.0, a.value), np.where(on, 0.0, a.radius))
+        xi = Followed(np.where(on, 0.0, a.value), np.where(on, a.rounding, a.radius))
 
 
 def _hidden_signed(run: Run) -> Iterator[list[Check]]:
