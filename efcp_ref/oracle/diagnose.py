@@ -18,7 +18,9 @@ NOISE = 1e-5  # relative difference that rounding may leave where nothing depart
 Named = dict[str, np.ndarray]
 
 
-def explain(case: Case, result: Mapping[str, Any], declared: Declared | None = None, seconds: float = 2.0) -> list[Mutant]:
+def explain(
+    case: Case, result: Mapping[str, Any], declared: Declared | None = None, seconds: float = 2.0
+) -> list[Mutant]:
     """Return the known mistakes that a wrong result agrees with.
 
     A mistake explains a result where, for every output, it leaves at most 1 % of the departure from the reference
@@ -105,7 +107,8 @@ def _trajectories(got: Mapping[str, Any], truth: Mapping[str, Any], wrong: Mappi
     steps = range(len(got["u"]))
     parts = [[_at(result, step) for step in steps] for result in (got, truth, wrong)]
     first = next((t for t in steps if not _same(parts[0][t], parts[1][t])), steps[-1])
-    return tuple({f"{name} {t}": value for t in (max(first - 1, 0), first) for name, value in one[t].items()} for one in parts)
+    last = (max(first - 1, 0), first)
+    return tuple({f"{name} {t}": value for t in last for name, value in one[t].items()} for one in parts)
 
 
 def _at(result: Mapping[str, Any], step: int) -> Named:
@@ -136,5 +139,5 @@ def _agree(got: Named, truth: Named, wrong: Named) -> bool:
     shared = got.keys() & truth.keys() & wrong.keys()
     departs = {name: _distance(got[name], truth[name]) for name in shared}
     left = {name: _distance(got[name], wrong[name]) for name in shared}
-    explained = [name for name in shared if departs[name] > 0 and left[name] <= EXPLAINED * departs[name]]
-    return bool(explained) and all(left[n] <= max(NOISE, EXPLAINED * departs[n]) < np.inf for n in shared)
+    telling = any(departs[n] > 0 and _distance(wrong[n], truth[n]) > NOISE for n in shared)
+    return telling and all(left[n] <= max(NOISE, EXPLAINED * departs[n]) and left[n] < np.inf for n in shared)

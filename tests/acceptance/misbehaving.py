@@ -114,7 +114,8 @@ def half(indices, values, c, d):
 def sorts_the_callers_rows(indices, values, g):
     """SciPy shares memory: sorting its matrix sorts the caller's values."""
     m, k = values.shape
-    rows = sparse.csr_array((values.astype(g.dtype, copy=False).ravel(), indices.ravel(), np.arange(m + 1) * k), shape=(m, len(g)))
+    values = values.astype(g.dtype, copy=False)
+    rows = sparse.csr_array((values.ravel(), indices.ravel(), np.arange(m + 1) * k), shape=(m, len(g)))
     rows.sort_indices()
     return rows @ g
 

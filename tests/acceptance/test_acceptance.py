@@ -27,7 +27,8 @@ SEEDS = 10
 def told(report: Report) -> str:
     """Say what failed, for the assertion."""
     failures = [f for o in report.operations for f in o.failures]
-    return "\n".join(f"{f.verdict.case.id} {f.verdict.case.label}: {f.verdict.reason} {f.verdict.first}" for f in failures)
+    verdicts = [f.verdict for f in failures]
+    return "\n".join(f"{v.case.id} {v.case.label}: {v.reason} {v.first}" for v in verdicts)
 
 
 @pytest.mark.parametrize("file", ["correct.py", "numpy_only.py", "misbehaving.py"])
@@ -42,7 +43,7 @@ def test_the_files_import_nothing_of_the_project(file: str) -> None:
 # ------------------------------------------------------------------ correct
 
 
-@pytest.mark.parametrize("seed, variant", enumerate(CORRECT))
+@pytest.mark.parametrize(("seed", "variant"), list(enumerate(CORRECT)))
 def test_correct_implementations_never_fail(seed: int, variant: str) -> None:
     """No fail and no error; every operation is offered and decided."""
     report = check_target(f"{HERE}/correct.py:{variant}", cases=5, seed=seed, shrink_seconds=0)
@@ -102,8 +103,8 @@ def test_a_known_mistake_is_judged_through_the_front_door() -> None:
 
 
 VERDICTS = {
-    "hangs": ("error", "timeout"), "spins": ("error", "timeout"), "aborts": ("error", "died"), "exits": ("error", "exit"),
-    "leaves": ("error", "died"), "raises": ("error", "raised"), "eats": ("error", "memory"), "prints": ("pass", ""),
+    "hangs": ("error", "timeout"), "spins": ("error", "timeout"), "aborts": ("error", "died"),
+    "exits": ("error", "exit"), "leaves": ("error", "died"), "raises": ("error", "raised"), "eats": ("error", "memory"), "prints": ("pass", ""),
     "writes_c": ("fail", "inputs"), "wrong_shape": ("fail", "omega"), "too_short": ("fail", "omega"),
     "as_text": ("error", "result shape"), "as_none": ("error", "result shape"), "as_objects": ("error", "result shape"),
     "as_complex": ("fail", "omega"), "as_integers": ("fail", "omega"), "zeros": ("fail", "omega"),
@@ -136,5 +137,5 @@ def test_rows_sorted_in_the_callers_memory_are_found() -> None:
 
 def test_seeds_differ() -> None:
     """The seeds of the campaign are no ten copies of one case."""
-    ids = [generate("sp", seed, index).arguments["values"].tobytes() for seed, index in itertools.product(range(3), (2, 8))]
-    assert len(set(ids)) == len(ids)
+    cases = [generate("sp", seed, index) for seed, index in itertools.product(range(3), (2, 8))]
+    assert len({case.arguments["values"].tobytes() for case in cases}) == len(cases)

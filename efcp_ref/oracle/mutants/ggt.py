@@ -38,12 +38,12 @@ def root_of_pseudo_inverse(G: Any, x: Any, eps: float, cutoff: float) -> Any:
 
 @_ggt("4:10", text="no cut-off: every eigenvalue is inverted (Algorithm 4, line 8, R24)", stages="u")
 def no_cut_off(G: Any, x: Any, eps: float, cutoff: float) -> Any:
-    """Keep what is zero but for rounding."""
+    """Divide by what is zero but for rounding."""
     gram = G @ G.T
     values, V = np.linalg.eigh(gram)
-    sigma = np.sqrt(np.abs(values))
-    F = 1 / (eps * np.maximum(sigma, 1e-300) * (sigma + eps))
-    return _direction(G, x, eps, V, F), gram, values, V
+    with np.errstate(all="ignore"):
+        sigma = np.sqrt(values)
+        return _direction(G, x, eps, V, 1 / (eps * sigma * (sigma + eps))), gram, values, V
 
 
 @_ggt("4:11", text="eps inside the root: (Sigma^2 + eps)^-1/2 for (Sigma + eps)^-1 (Algorithm 4, line 11)", stages="u")
