@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import html
 import importlib
 import inspect
 import io
@@ -30,10 +31,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from efcp_ref import contract
-from efcp_ref.paper.printed import TAG, tags
+from efcp_ref.paper.printed import TAG, lines, tags
 
 PAPER = str(Path(__file__).parent / "paper") + os.sep
 FORMAT = "efcp-ref trace 1"
+MOST_ROWS = 300  # of a trace shown in a notebook
 DEEPEST = 20  # a collection nested deeper is written as a text: it may hold itself
 
 
@@ -85,6 +87,10 @@ class Trace:
         events = [_decoded(event) for event in data["events"]]
         return Trace(data["function"], tuple(Event(**{**e, "changed": tuple(e["changed"])}) for e in events),
                      _decoded(data["result"]))  # fmt: skip
+
+    def _repr_html_(self) -> str:
+        """Show the trace in a notebook as a table: printed line, code, what changed. It needs no widgets."""
+        return _html(self)
 
     def __eq__(self, other: object) -> bool:
         """Equal when every byte of the JSON is."""
@@ -435,6 +441,45 @@ def brief(value: Any) -> str:
         shown = [brief(item) for item in (value if len(value) <= 6 else value[:3])]
         return "[" + ", ".join(shown) + (f", ... {len(value)} in all]" if len(value) > 6 else "]")
     return str(value)
+
+
+# ---- notebooks ---------------------------------------------------------------------------------------------------
+
+_LEFT = ' style="text-align: left; vertical-align: top; padding: .15em .6em"'
+
+
+def _html(run: Trace) -> str:
+    """Return the trace as an HTML table; it sets no colours, so it reads on a light and on a dark page."""
+    names = ("paper line", "printed", "code", "what changed")
+    head = "".join(f'<th scope="col"{_LEFT}>{name}</th>' for name in names)
+    body = "".join(_html_row(event, row) for event, row in zip(run.events[:MOST_ROWS], table(run), strict=False))
+    more = len(run.events) - MOST_ROWS
+    rest = f"<p>{more} more events: <code>efcp_ref.tracing.table(run)</code> has all.</p>" if more > 0 else ""
+    title = f"{html.escape(run.function)}: {len(run.events)} events"
+    return (
+        f'<div style="max-height: 32em; overflow: auto" tabindex="0" role="region" aria-label="trace of {title}">'
+        f'<table><caption style="text-align: left">{title}</caption><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table>{rest}</div>"
+    )
+
+
+def _html_row(event: Event, row: Row) -> str:
+    code = f'<code style="white-space: pre; margin-left: {event.depth}em">{html.escape(event.code)}</code>'
+    cells = (printed_html(event.line), code, f"<code>{html.escape(row.changed)}</code>" if row.changed else "")
+    return f'<tr><th scope="row"{_LEFT}>{event.line}</th>' + "".join(f"<td{_LEFT}>{c}</td>" for c in cells) + "</tr>"
+
+
+def printed_html(tag: str) -> str:
+    """Return a printed line as HTML, its mathematics between ``\\(`` and ``\\)``; "" for a tag that nobody printed.
+
+    >>> print(printed_html("1:4"), printed_html("6:4"))
+    \\(g_t \\leftarrow \\nabla_{\\theta} L(\\theta_t)\\) \\(\\delta \\leftarrow\\) zero vector of size \\(m\\)
+    """
+    latex = lines()[tag].latex if tag in lines() else ""
+    parts = [html.escape(part) for part in latex.split("$")]
+    parts[1::2] = [rf"\({part}\)" for part in parts[1::2]]
+    parts[::2] = [re.sub(r"\\text\w*\{(.*?)\}", r"\1", part).replace(r"\_", "_") for part in parts[::2]]
+    return "".join(parts)
 
 
 # ---- demonstrations ----------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
+from html.parser import HTMLParser
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -411,3 +412,58 @@ def test_a_demonstration_runs_the_reference() -> None:
 def test_bad_demonstrations_are_named(arguments: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"name = 'adam'|d = |steps = "):
         demo(**arguments)
+
+
+# ---- in a notebook ---------------------------------------------------------------------------------------------------
+
+
+class Cells(HTMLParser):
+    """Texts of the cells of a table, row by row; every tag must be closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.rows: list[list[str]] = []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+@pytest.mark.parametrize("name", contract.NAMES)
+def test_a_notebook_shows_line_print_code_and_what_changed(name: str) -> None:
+    run = demo(name)
+    head, *rows = Cells(run._repr_html_()).rows
+    assert head == ["paper line", "printed", "code", "what changed"]
+    assert len(rows) == min(len(run.events), tracing.MOST_ROWS)
+    for cells, row, event in zip(rows, table(run), run.events, strict=False):
+        assert [cells[0], cells[2], cells[3]] == [row.line, event.code, row.changed]
+        assert cells[1].count("\\(") == cells[1].count("\\)")
+        assert printed.lines()[row.line].latex.count("$") == 2 * cells[1].count("\\(")
+
+
+def test_a_notebook_says_how_much_it_left_out() -> None:
+    shown = trace(loop, tracing.MOST_ROWS)._repr_html_()
+    assert f"{tracing.MOST_ROWS + 2} more events" in shown
+    assert len(Cells(shown).rows) == tracing.MOST_ROWS + 1
+
+
+def test_a_notebook_escapes_what_it_shows() -> None:
+    event = Event("9:9", "f.py", 1, "a = '<b>' & c", "", "<lambda>", 0, {"a": "<i>"}, ("a",))
+    shown = Trace("<lambda>", (event,), None)._repr_html_()
+    assert Cells(shown).rows[1] == ["9:9", "", "a = '<b>' & c", "a = <i>"]
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert "<lambda>" not in shown
