@@ -1,4 +1,4 @@
-"""The command line: ``efcp-ref check | list | trace``. Everything but click is imported by the command that needs it."""
+"""The command line: ``efcp-ref check | list | trace``. Each command imports what it needs."""
 
 from __future__ import annotations
 
@@ -46,16 +46,26 @@ def _print(value: Any) -> None:
 @main.command()
 @click.argument("target")
 @click.option("--operation", "-o", "operations", multiple=True, help="Judge this operation only; may be repeated.")
-@click.option("--cases", default=40, show_default=True, type=click.IntRange(1), help="Cases per operation and precision.")
+@click.option(
+    "--cases", default=40, show_default=True, type=click.IntRange(1), help="Cases per operation and precision."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option("--case", "only", type=click.IntRange(0), help="Judge this one case of the seed.")
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="Judge in this precision only.")
-@click.option("--timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds per case.")
-@click.option("--memory", default=8.0, show_default=True, type=click.FloatRange(0), help="GiB of address space; 0: no limit (CUDA).")
+@click.option(
+    "--timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds per case."
+)
+@click.option(
+    "--memory",
+    default=8.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="GiB of address space; 0: no limit.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
-    target: str, operations: tuple[str, ...], cases: int, seed: int, only: int | None, dtype: str | None, timeout: float,
-    memory: float, as_json: bool,
+    target: str, operations: tuple[str, ...], cases: int, seed: int, only: int | None, dtype: str | None,
+    timeout: float, memory: float, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge TARGET: my_code.py, package.module, or either with :object.
 
@@ -126,8 +136,12 @@ def list_(names: tuple[str, ...], as_json: bool) -> None:
         return
     for row in rows:
         call = f"{row['name']}({', '.join(row['arguments'])})"
-        results = "  " + "; ".join(row["results"]) if row["kind"] == "optimizer" else "  -> " + ", ".join(row["results"])
-        click.echo(f"{click.style(call, bold=True)}\n{results}\n  {row['source']}  [{row['line']}]\n  {row['criterion']}\n")
+        results = (
+            "  " + "; ".join(row["results"]) if row["kind"] == "optimizer" else "  -> " + ", ".join(row["results"])
+        )
+        click.echo(
+            f"{click.style(call, bold=True)}\n{results}\n  {row['source']}  [{row['line']}]\n  {row['criterion']}\n"
+        )
     click.echo("Results in [brackets] are optional stages: offered, they are judged one by one.")
 
 

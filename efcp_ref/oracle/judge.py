@@ -12,7 +12,19 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
-from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, SKIP, UNITS, Case, CaseVerdict, Check, Declared, verdict_of
+from efcp_ref.oracle.core import (
+    ERROR,
+    FAIL,
+    INCONCLUSIVE,
+    PASS,
+    SKIP,
+    UNITS,
+    Case,
+    CaseVerdict,
+    Check,
+    Declared,
+    verdict_of,
+)
 from efcp_ref.oracle.targets import BrokenTarget, Judged, Local, Outcome, Target, UsageError, known, near
 
 SHOWN = 3  # failures of one operation that are kept, each of another stage; the others are counted
@@ -94,7 +106,15 @@ def line_of(operation: str) -> str:
 def _inputs(case: Case, mutated: Iterable[str]) -> tuple[Check, ...]:
     """T0: every input holds, bit for bit, what was handed over (the contract: inputs are unmodified)."""
     return tuple(
-        Check("inputs", "T0", line_of(case.operation), "inputs unmodified", math.inf, FAIL, f"{name} was modified in place")
+        Check(
+            "inputs",
+            "T0",
+            line_of(case.operation),
+            "inputs unmodified",
+            math.inf,
+            FAIL,
+            f"{name} was modified in place",
+        )
         for name in mutated
     )
 
@@ -102,13 +122,18 @@ def _inputs(case: Case, mutated: Iterable[str]) -> tuple[Check, ...]:
 def _computed_in(declared: Declared, case: Case, results: Mapping[str, Any]) -> Declared:
     """Float32 input may be computed in float32, even where the result is then stored as float64."""
     kinds = {str(r.dtype) for r in results.values() if isinstance(r, np.ndarray) and r.dtype.kind in "fV"}
-    if case.dtype != "float32" or "accumulator" in declared.arithmetic or "float64" not in kinds or kinds - {"float64", "float32"}:
+    if (
+        case.dtype != "float32"
+        or "accumulator" in declared.arithmetic
+        or "float64" not in kinds
+        or kinds - {"float64", "float32"}
+    ):
         return declared
     return replace(declared, arithmetic={**declared.arithmetic, "accumulator": "float32"})
 
 
 def _excused(case: Case, outcome: Outcome, declared: Declared) -> bool:
-    """A factorisation that breaks down on a matrix indefinite by rounding is no crash: `fisher.excused` (Demmel 1989)."""
+    """A factorisation that breaks down on a matrix indefinite by rounding is no crash (`fisher.excused`)."""
     if case.operation not in SOLVES or outcome.error != "raised" or outcome.kind.strip("_") != "LinAlgError":
         return False
     from efcp_ref.oracle.criteria.fisher import excused
@@ -265,9 +290,12 @@ def judge(
         if operation not in target.offered:
             entries.append(OperationReport(operation, SKIP))
             continue
-        tally, failures = _Tally(operation), ()
+        tally = _Tally(operation)
+        failures: tuple[Failure, ...] = ()
         try:
-            _judge_operation(target, list(both(_cases(operation, cases, seed, only), target.declared, dtype)), tally, progress)
+            _judge_operation(
+                target, list(both(_cases(operation, cases, seed, only), target.declared, dtype)), tally, progress
+            )
             failures = _shown(target, tally, shrink_seconds)
         except KeyboardInterrupt:
             interrupted, failures = True, tuple(tally.bad.values())
@@ -339,11 +367,22 @@ def assert_conforms(
     from efcp_ref.oracle.terminal import text
 
     name = getattr(function, "__name__", type(function).__name__)
-    report = judge(Local({operation: function}, declared, name), [operation], cases, seed, shrink_seconds=shrink_seconds)
+    report = judge(
+        Local({operation: function}, declared, name), [operation], cases, seed, shrink_seconds=shrink_seconds
+    )
     if report.exit_code == 130:
         raise KeyboardInterrupt
     if report.exit_code:
         raise AssertionError("\n" + text(report))
 
 
-__all__ = ["Failure", "OperationReport", "Report", "UsageError", "assert_conforms", "check_target", "judge", "judge_case"]
+__all__ = [
+    "Failure",
+    "OperationReport",
+    "Report",
+    "UsageError",
+    "assert_conforms",
+    "check_target",
+    "judge",
+    "judge_case",
+]

@@ -206,7 +206,11 @@ def describe(value: Any, deep: bool = True) -> str:
 
 def _is_array(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
-        return bool(value) and type(value) in (list, tuple) and all(np.ndim(v) == 0 and not isinstance(v, (str, type(None))) for v in value)
+        return (
+            bool(value)
+            and type(value) in (list, tuple)
+            and all(np.ndim(v) == 0 and not isinstance(v, (str, type(None))) for v in value)
+        )
     return isinstance(value, (bool, int, float, complex)) or any(
         hasattr(value, n) for n in ("__array__", "__dlpack__", "toarray")
     )
@@ -224,11 +228,17 @@ def _by_name(value: Any, needed: tuple[str, ...], names: tuple[str, ...]) -> dic
 def expected(needed: tuple[str, ...], optional: tuple[str, ...]) -> str:
     """Say what the contract asks an operation to return."""
     one = f"the array {needed[0]}" if len(needed) == 1 else f"a tuple ({', '.join(needed)})"
-    more = f", or a tuple ({', '.join(needed + optional)}) of which the last {len(optional)} may be left out or None" if optional else ""
+    more = (
+        f", or a tuple ({', '.join(needed + optional)}) of which the last {len(optional)} may be left out or None"
+        if optional
+        else ""
+    )
     return one + more + ", or a mapping or an object with these names"
 
 
-def normalise(value: Any, needed: tuple[str, ...], optional: tuple[str, ...], dtype: str, kinds: Mapping[str, str]) -> dict[str, np.ndarray]:
+def normalise(
+    value: Any, needed: tuple[str, ...], optional: tuple[str, ...], dtype: str, kinds: Mapping[str, str]
+) -> dict[str, np.ndarray]:
     """Return what a target returned as ``{name: array}``; optional results that are absent or None are left out.
 
     Raises:
@@ -240,7 +250,11 @@ def normalise(value: Any, needed: tuple[str, ...], optional: tuple[str, ...], dt
     names = needed + optional
     if len(needed) == 1 and _is_array(value):
         found: dict[str, Any] | None = {needed[0]: value}
-    elif (found := _by_name(value, needed, names)) is None and isinstance(value, (tuple, list)) and len(value) <= len(names):
+    elif (
+        (found := _by_name(value, needed, names)) is None
+        and isinstance(value, (tuple, list))
+        and len(value) <= len(names)
+    ):
         found = dict(zip(names, value, strict=False))
     if found is None or any(found.get(n) is None for n in needed):
         raise ResultShape(f"expected {expected(needed, optional)}; got {describe(value)}")
@@ -250,7 +264,9 @@ def normalise(value: Any, needed: tuple[str, ...], optional: tuple[str, ...], dt
 # --- one case -----------------------------------------------------------------------------------------------------
 
 
-def run(function: Any, operation: str, arguments: Mapping[str, Any], dtype: str, hand: Mapping[str, Any]) -> dict[str, Any]:
+def run(
+    function: Any, operation: str, arguments: Mapping[str, Any], dtype: str, hand: Mapping[str, Any]
+) -> dict[str, Any]:
     """Hand a case to a target; return ``{"results": ..., "mutated": names of inputs that it wrote into}``.
 
     Args:
@@ -277,7 +293,9 @@ def run(function: Any, operation: str, arguments: Mapping[str, Any], dtype: str,
     return {"results": results, "mutated": sorted(wrote)}
 
 
-def _optimize(optimizer: Any, parameters: Mapping[str, Any], gradients: np.ndarray, dtype: str, hand: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:
+def _optimize(
+    optimizer: Any, parameters: Mapping[str, Any], gradients: np.ndarray, dtype: str, hand: Mapping[str, Any]
+) -> tuple[dict[str, Any], set[str]]:
     """Every step of an optimizer: its directions (T, d) and, where it tells them, its states."""
     it = construct(optimizer, parameters)
     directions, states, wrote = [], [], set()

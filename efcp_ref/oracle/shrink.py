@@ -62,7 +62,7 @@ def lengths(case: Case) -> dict[str, int]:
     return {
         letter: np.shape(_flat(case, name))[axis]
         for name, axes in letters(case).items() for axis, letter in enumerate(axes)
-    } | ({"d": int(case.arguments["d"])} if "d" in case.arguments and "shapes" not in case.arguments else {})  # fmt: skip
+    } | ({"d": int(case.arguments["d"])} if "d" in case.arguments else {})  # fmt: skip
 
 
 def _flat(case: Case, name: str) -> np.ndarray:
@@ -111,7 +111,10 @@ def _sparse(arguments: Mapping[str, Any], keep: Mapping[str, np.ndarray], d: int
         rows.append((place[indices[chosen]], values[chosen]))
     k = max(1, *(len(r[0]) for r in rows))
     full = [_filled(i, v, k, len(keep["d"])) for i, v in rows] if one_block else rows
-    new = {"indices": np.array([r[0] for r in full], arguments["indices"].dtype), "values": np.array([r[1] for r in full])}
+    new = {
+        "indices": np.array([r[0] for r in full], arguments["indices"].dtype),
+        "values": np.array([r[1] for r in full]),
+    }
     return new | ({"density": _density(k, len(keep["d"]))} if one_block else {})
 
 
@@ -135,7 +138,9 @@ def valid(case: Case) -> bool:
         return False
     if isinstance(a.get("k"), int) and a["k"] > n.get("d", a["k"]):
         return False
-    return "block_size" not in a or ("density" in case.flags) or agrees(n["d"], int(a["block_size"]), float(a["density"]))
+    return (
+        "block_size" not in a or ("density" in case.flags) or agrees(n["d"], int(a["block_size"]), float(a["density"]))
+    )
 
 
 # --- what Hypothesis chooses --------------------------------------------------------------------------------------
@@ -188,8 +193,12 @@ def _values(draw: Callable[..., Any], st: Any, case: Case) -> Case:
         if name not in FIXED:
             a = np.array(arguments[name])
             ones = _simple(a, case, "ones").reshape(-1)
-            choice = [draw(st.sampled_from((0, 1, 2, 2, 2, 2, 2, 2))) if v else 0 for v in a.reshape(-1).astype(np.float64)]
-            arguments[name] = np.choose(choice, [np.zeros_like(ones), ones, a.reshape(-1)]).astype(a.dtype).reshape(a.shape)
+            choice = [
+                draw(st.sampled_from((0, 1, 2, 2, 2, 2, 2, 2))) if v else 0 for v in a.reshape(-1).astype(np.float64)
+            ]
+            arguments[name] = (
+                np.choose(choice, [np.zeros_like(ones), ones, a.reshape(-1)]).astype(a.dtype).reshape(a.shape)
+            )
     return replace(case, arguments=arguments)
 
 
@@ -205,7 +214,9 @@ def measure(case: Case) -> tuple[int, int]:
     """How much there is to read: numbers that are not 0, then digits."""
     arrays = [np.asarray(case.arguments[n]) for n in letters(case) if n != "indices"]
     flat = np.concatenate([a.reshape(-1).astype(np.float64) for a in arrays]) if arrays else np.zeros(0)
-    digits = sum(len(repr(float(v))) for v in flat[:200] if v) + sum(v != 1.0 for v in case.arguments.values() if isinstance(v, float))
+    digits = sum(len(repr(float(v))) for v in flat[:200] if v) + sum(
+        v != 1.0 for v in case.arguments.values() if isinstance(v, float)
+    )
     return sum(a.size for a in arrays) + len(case.flags & UNUSUAL), digits
 
 

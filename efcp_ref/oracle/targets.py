@@ -24,7 +24,10 @@ from efcp_ref.contract import NAMES
 from efcp_ref.oracle import results, wire
 from efcp_ref.oracle.core import UNITS, Case, Declared
 
-BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from efcp_ref.oracle.worker import main; main(sys.argv[2:])"
+BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from efcp_ref.oracle.worker import main; main(sys.argv[2:])"
+)
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")}
 TAIL = 2000  # characters of a target's own output that are kept
 START_TIMEOUT = 60.0  # seconds for a target's imports
@@ -104,8 +107,12 @@ def _arithmetic(value: Any) -> dict[str, Any]:
 
 
 def _readings(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(k[:1] == "R" and k[1:].isdigit() and 1 <= int(k[1:]) <= 42 for k in value):
-        raise UsageError(f"READINGS = {value!r} in the target, must be a dict such as {{'R4': 'stored'}} with keys R1..R42")
+    if not isinstance(value, dict) or not all(
+        k[:1] == "R" and k[1:].isdigit() and 1 <= int(k[1:]) <= 42 for k in value
+    ):
+        raise UsageError(
+            f"READINGS = {value!r} in the target, must be a dict such as {{'R4': 'stored'}} with keys R1..R42"
+        )
     if not all(isinstance(v, str) for v in value.values()):
         raise UsageError(f"READINGS = {value!r} in the target, every reading must be a text such as 'stored'")
     return value
@@ -270,7 +277,9 @@ def _import_path() -> list[str]:
 class Target:
     """A Python target in a child process; see the module's first lines for how it is named."""
 
-    def __init__(self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT) -> None:
+    def __init__(
+        self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT
+    ) -> None:
         """Import the target in a child process.
 
         Raises:
@@ -366,7 +375,9 @@ def _outcome(answer: dict[str, Any], printed: str, memory: float) -> Outcome:
 class Local:
     """Functions of this very process as a target: nothing protects from a crash, and a debugger works."""
 
-    def __init__(self, functions: Mapping[str, Callable[..., Any]], declared: Declared | None = None, name: str = "") -> None:
+    def __init__(
+        self, functions: Mapping[str, Callable[..., Any]], declared: Declared | None = None, name: str = ""
+    ) -> None:
         """Take functions and optimizer classes by contract name.
 
         Raises:
@@ -375,7 +386,8 @@ class Local:
         for operation in functions:
             known(operation)
         self._functions = dict(functions)
-        self.name, self.offered, self.notes = name, tuple(functions), ()
+        self.name, self.offered = name, tuple(functions)
+        self.notes: tuple[str, ...] = ()
         self.declared = declared or Declared()
 
     def run(self, case: Case) -> Outcome:

@@ -81,7 +81,11 @@ def literal(name: str, value: Any) -> list[str]:
     if isinstance(value, list) and any(isinstance(v, np.ndarray) for v in value):
         return [f"{name} = [" + ", ".join(f"np.array({_nested(v)}, dtype={_dtype(v)})" for v in value) + "]"]
     if not isinstance(value, np.ndarray):
-        return [f"{name} = {float(value)!r}" if hasattr(value, "numerator") and not isinstance(value, int) else f"{name} = {value!r}"]
+        return [
+            f"{name} = {float(value)!r}"
+            if hasattr(value, "numerator") and not isinstance(value, int)
+            else f"{name} = {value!r}"
+        ]
     if value.size <= FEW:
         return [f"{name} = np.array({_nested(value)}, dtype={_dtype(value)})"]
     return _sparse(name, value)
@@ -108,7 +112,11 @@ def literals(case: Case) -> list[str]:
     lines += [f"# the arrays are handed over {' and '.join(unusual)}"] if unusual else []
     names = [n for n in case.arguments if n != "gradients"]
     if case.operation in OPTIMIZERS:
-        return [*lines, f"it = {case.operation}({', '.join(f'{n}={n}' for n in names)})", "u = [it.step(g) for g in gradients]"]
+        return [
+            *lines,
+            f"it = {case.operation}({', '.join(f'{n}={n}' for n in names)})",
+            "u = [it.step(g) for g in gradients]",
+        ]
     op = OPERATIONS[case.operation]
     return [*lines, f"{', '.join(r.name for r in op.results)} = {case.operation}({', '.join(names)})"]
 
@@ -130,7 +138,9 @@ def _check(check: Check) -> Iterator[str]:
 
 def _case(case: Case) -> str:
     sizes = ", ".join(f"{n} {np.shape(v)}" for n, v in case.arguments.items() if isinstance(v, np.ndarray))
-    return f"case       {case.index} of seed {case.seed}, {case.dtype}, {case.family}: {case.label}" + (f" ({sizes})" if sizes else "")
+    return f"case       {case.index} of seed {case.seed}, {case.dtype}, {case.family}: {case.label}" + (
+        f" ({sizes})" if sizes else ""
+    )
 
 
 def _end(text: str, title: str, lines: int = 8) -> Iterator[str]:
@@ -197,7 +207,13 @@ def table(report: Report) -> Any:
     from rich.text import Text
 
     grid = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title, where in (("operation", "left"), ("verdict", "left"), ("cases", "left"), ("worst ratio", "right"), ("tier and stage", "left")):
+    for title, where in (
+        ("operation", "left"),
+        ("verdict", "left"),
+        ("cases", "left"),
+        ("worst ratio", "right"),
+        ("tier and stage", "left"),
+    ):
         grid.add_column(title, justify=where, overflow="fold")  # type: ignore[arg-type]
     for o in report.operations:
         if o.verdict != SKIP or o.judged:
@@ -264,7 +280,8 @@ def _check_json(check: Check | None) -> dict[str, Any] | None:
 def _case_json(verdict: CaseVerdict, target: str) -> dict[str, Any]:
     case = verdict.case
     return {
-        "case": case.id, "family": case.family, "label": case.label, "verdict": verdict.verdict, "reason": verdict.reason,
+        "case": case.id, "family": case.family, "label": case.label, "verdict": verdict.verdict,
+        "reason": verdict.reason,
         "check": _check_json(verdict.first), "command": command(target, case),
     }  # fmt: skip
 
@@ -287,7 +304,8 @@ def as_json(report: Report) -> dict[str, Any]:
             {
                 "operation": o.operation, "verdict": o.verdict, "passed": o.passed, "failed": o.failed,
                 "inconclusive": dict(o.inconclusive), "errors": dict(o.errors), "warnings": o.warnings,
-                "worst": _check_json(o.worst), "worst_case": o.worst_case, "note": o.note, "seconds": round(o.seconds, 3),
+                "worst": _check_json(o.worst), "worst_case": o.worst_case, "note": o.note,
+                "seconds": round(o.seconds, 3),
                 "failures": [_failure_json(f, report.target) for f in o.failures],
             }
             for o in report.operations

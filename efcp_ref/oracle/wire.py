@@ -112,7 +112,9 @@ def decode(header: bytes | bytearray, payload: bytearray) -> Any:
         arrays, start = [], 0
         for name, shape in kinds:
             dtype, count = _named(name), int(np.prod(shape, dtype=np.int64))
-            arrays.append(np.frombuffer(payload, dtype, count, start).reshape(shape) if count else np.empty(shape, dtype))
+            arrays.append(
+                np.frombuffer(payload, dtype, count, start).reshape(shape) if count else np.empty(shape, dtype)
+            )
             start += -(-count * dtype.itemsize // ALIGN) * ALIGN
         return _unpack(packed, arrays)
     except (ValueError, TypeError, KeyError, AttributeError) as why:

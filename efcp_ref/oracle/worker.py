@@ -139,7 +139,11 @@ def _declared(module: types.ModuleType, target: Any) -> dict[str, Any]:
 
 def _text(value: Any) -> Any:
     """``numpy.float32``, ``torch.float32`` and the like by their plain names."""
-    return list(value) if isinstance(value, (set, frozenset)) else str(getattr(value, "__name__", value)).removeprefix("torch.")
+    return (
+        list(value)
+        if isinstance(value, (set, frozenset))
+        else str(getattr(value, "__name__", value)).removeprefix("torch.")
+    )
 
 
 def hello(spec: str) -> tuple[Any, dict[str, Any]]:
@@ -174,7 +178,11 @@ def trail(why: BaseException) -> str:
     """Return the end of a traceback, from the target's own first line on."""
     with contextlib.suppress(Exception):
         frames = traceback.extract_tb(why.__traceback__)
-        own = [f for f in frames if os.path.dirname(f.filename) != os.path.dirname(__file__) and "importlib" not in f.filename]
+        own = [
+            f
+            for f in frames
+            if os.path.dirname(f.filename) != os.path.dirname(__file__) and "importlib" not in f.filename
+        ]
         return "".join(traceback.format_list(own[-4:]) + traceback.format_exception_only(why))[-2000:]
     return ""
 
@@ -183,20 +191,29 @@ def answer(target: Any, case: Mapping[str, Any]) -> dict[str, Any]:
     """Run one case; whatever goes wrong inside the target becomes ``{"error": kind, "reason": words}``."""
     try:
         hand = {"arrays": case["arrays"], "device": case["device"], "flags": tuple(case["flags"])}
-        reply = results.run(getattr(target, case["operation"]), case["operation"], case["arguments"], case["dtype"], hand)
+        reply = results.run(
+            getattr(target, case["operation"]), case["operation"], case["arguments"], case["dtype"], hand
+        )
         return _sendable(reply)
     except results.ResultShape as why:
         return {"error": "result shape", "reason": str(why)}
     except MemoryError as why:
         return {"error": "memory", "reason": said(why), "traceback": trail(why)}
     except BaseException as why:
-        return {"error": "exit" if isinstance(why, SystemExit) else "raised", "reason": said(why), "traceback": trail(why), "type": type(why).__name__}
+        return {
+            "error": "exit" if isinstance(why, SystemExit) else "raised",
+            "reason": said(why),
+            "traceback": trail(why),
+            "type": type(why).__name__,
+        }
 
 
 def _sendable(reply: dict[str, Any]) -> dict[str, Any]:
     for name, a in reply["results"].items():
         if hasattr(a, "nbytes") and a.nbytes > wire.LARGEST // 2:
-            raise results.ResultShape(f"{name} has shape {a.shape}, {a.nbytes} bytes: far more than the contract asks for")
+            raise results.ResultShape(
+                f"{name} has shape {a.shape}, {a.nbytes} bytes: far more than the contract asks for"
+            )
     return reply
 
 

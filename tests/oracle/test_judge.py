@@ -46,7 +46,10 @@ def test_an_operation_is_as_bad_as_its_worst_case(said, verdict):
     tally = judge._Tally("sp")
     for index, v in enumerate(said):
         check = Check("omega", "T2", "2:11", "rule", verdict=v if v != "error" else "pass", reason="why")
-        tally.add(CaseVerdict(Case("sp", "generic", "", 0, index, {}), v, (check,), "why"), Outcome(error="raised" if v == "error" else ""))
+        tally.add(
+            CaseVerdict(Case("sp", "generic", "", 0, index, {}), v, (check,), "why"),
+            Outcome(error="raised" if v == "error" else ""),
+        )
     assert tally.report(()).verdict == verdict
 
 
@@ -100,7 +103,15 @@ def test_assert_conforms_is_silent_or_says_everything():
     assert_conforms(sp, "sp", cases=5)
     with pytest.raises(AssertionError) as failure:
         assert_conforms(lambda indices, values, g: sp(indices, values, g) * 2, "sp", cases=3)
-    for words in ("sp: fails at omega", "Algorithm 2, line 11", "ratio", "expected", "0x1.", "smallest case", "reproduce"):
+    for words in (
+        "sp: fails at omega",
+        "Algorithm 2, line 11",
+        "ratio",
+        "expected",
+        "0x1.",
+        "smallest case",
+        "reproduce",
+    ):
         assert words in str(failure.value)
     with pytest.raises(UsageError, match="did you mean sp"):
         assert_conforms(sp, "spp")
@@ -108,7 +119,8 @@ def test_assert_conforms_is_silent_or_says_everything():
 
 def test_a_printed_case_can_be_pasted():
     case = Case("lcg", "generic", "", 0, 0, {
-        "indices": np.array([[0, 3]], np.int32), "values": np.float32([[0.1, -2.0]]), "c": np.float32([1 / 3]), "d": 500,
+        "indices": np.array([[0, 3]], np.int32), "values": np.float32([[0.1, -2.0]]), "c": np.float32([1 / 3]),
+        "d": 500,
         "g": np.eye(1, 500, 7)[0], "block_size": 500, "density": 0.004,
     })  # fmt: skip
     found: dict = {"np": np, "lcg": lambda *a: a}

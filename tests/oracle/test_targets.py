@@ -91,13 +91,21 @@ def test_what_was_printed_is_kept_for_the_report_and_disturbs_nothing():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("import_error", "nothing_of_this_name"), ("syntax_error", "SyntaxError"), ("endless_import", "longer than 0.7 s"),
+        ("import_error", "nothing_of_this_name"), ("endless_import", "longer than 0.7 s"),
         ("import_exits", "sys.exit(0)"),
     ],
 )  # fmt: skip
 def test_a_target_that_cannot_be_imported_is_an_error(name, words):
     report = check_target(target(name), start_timeout=0.7 if name == "endless_import" else 60)
     assert words in report.broken
+    assert report.exit_code == 3
+
+
+def test_a_syntax_error_is_an_error(tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def sp(:\n")
+    report = check_target(str(file))
+    assert "SyntaxError" in report.broken
     assert report.exit_code == 3
 
 
@@ -171,7 +179,8 @@ def test_torch_tensors_in_and_out():
     [
         ({"SOLVER": "magic"}, "factorisation"), ({"NAN": "maybe"}, "largest"), ({"DTYPES": ["float16"]}, "float64"),
         ({"ARITHMETIC": {"depht": 3}}, "depth"), ({"ARITHMETIC": {"depth": 0}}, "at least 1"),
-        ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"), ({"ARRAYS": "tensorflow"}, "torch"),
+        ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"),
+        ({"ARRAYS": "tensorflow"}, "torch"),
         ({"READINGS": {"R4": 1}}, "text"), ({"ORTHOGONALISATION": "qr"}, "householder"),
     ],
 )  # fmt: skip

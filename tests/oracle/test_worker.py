@@ -18,7 +18,9 @@ from efcp_ref.oracle import results, wire
 KINDS = ["<f8", "<f4", ">f8", "<i4", "<u2", "|b1", "<c16", "<f2"]
 
 
-@given(st.sampled_from(KINDS).flatmap(lambda k: arrays.arrays(np.dtype(k), arrays.array_shapes(min_dims=0, min_side=0))))
+@given(
+    st.sampled_from(KINDS).flatmap(lambda k: arrays.arrays(np.dtype(k), arrays.array_shapes(min_dims=0, min_side=0)))
+)
 def test_arrays_travel_bit_for_bit(a):
     back = wire.decode(*wire.split(wire.encode({"a": a, "more": [a, (a, 1.5, None, "x")]})))
     assert back["a"].shape == a.shape
@@ -42,7 +44,7 @@ def test_garbage_is_no_message(garbage):
         wire.lengths(garbage[: wire.PREFIX.size])
 
 
-@pytest.mark.parametrize("header", [b"{", b"[1, [[\"<f8\", [3]]]]", b"[1, [[\"<O8\", [1]]]]", b"7"])
+@pytest.mark.parametrize("header", [b"{", b'[1, [["<f8", [3]]]]', b'[1, [["<O8", [1]]]]', b"7"])
 def test_a_broken_header_is_no_message(header):
     with pytest.raises(wire.BrokenMessage):
         wire.decode(header, bytearray(8))
@@ -99,7 +101,9 @@ class OnlyDlpack:
         return self.a.__dlpack_device__()
 
 
-@pytest.mark.parametrize("value", [np.ones(2), [1.0, 1.0], [1, 1], (np.ones(2),), {"u": np.ones(2)}, OnlyDlpack(np.ones(2))])
+@pytest.mark.parametrize(
+    "value", [np.ones(2), [1.0, 1.0], [1, 1], (np.ones(2),), {"u": np.ones(2)}, OnlyDlpack(np.ones(2))]
+)
 def test_one_result_is_the_array_itself(value):
     assert results.normalise(value, ("u",), ("S",), "float64", {})["u"].tolist() == [1.0, 1.0]
 
@@ -112,7 +116,18 @@ def test_numbers_without_a_precision_take_the_case_s():
 
 
 @pytest.mark.parametrize(
-    "value", [None, "text", (), (None, np.ones(2)), {"S": np.eye(2)}, object(), (np.ones(1), [[1.0], [1.0, 2.0]]), ("a", "b"), print]
+    "value",
+    [
+        None,
+        "text",
+        (),
+        (None, np.ones(2)),
+        {"S": np.eye(2)},
+        object(),
+        (np.ones(1), [[1.0], [1.0, 2.0]]),
+        ("a", "b"),
+        print,
+    ],
 )
 def test_anything_else_is_an_error_that_says_what_came(value):
     with pytest.raises(results.ResultShape, match=r"got|cannot be read|dtype"):
@@ -141,6 +156,7 @@ def test_writing_into_an_input_is_seen_whatever_is_written():
 
 
 def test_the_worker_imports_neither_scipy_nor_hypothesis():
-    code = "import efcp_ref.oracle.worker, sys; print([m for m in ('scipy', 'hypothesis', 'click', 'rich', 'ml_dtypes') if m in sys.modules])"
+    heavy = ("scipy", "hypothesis", "click", "rich", "ml_dtypes")
+    code = f"import efcp_ref.oracle.worker, sys; print([m for m in {heavy} if m in sys.modules])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert said.stdout.strip() == "[]"

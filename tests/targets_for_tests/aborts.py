@@ -1,6 +1,5 @@
-import os, signal, sys, time
+import os
 
-import numpy as np
 from good import top_k  # noqa: F401
 
 

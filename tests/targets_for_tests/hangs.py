@@ -1,6 +1,5 @@
-import os, signal, sys, time
+import time
 
-import numpy as np
 from good import top_k  # noqa: F401
 
 

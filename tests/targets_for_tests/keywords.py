@@ -1,6 +1,7 @@
 class Keywords:
     def sp(self, indices, values, g, *, density, **rest):
-        assert density <= 1 and "block_size" in rest
+        assert density <= 1
+        assert "block_size" in rest
         return (values * g[indices]).sum(1)
 
     def lcg(self, indices, values, c, d, *layout):

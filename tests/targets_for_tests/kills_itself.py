@@ -1,6 +1,6 @@
-import os, signal, sys, time
+import os
+import signal
 
-import numpy as np
 from good import top_k  # noqa: F401
 
 

@@ -1,6 +1,3 @@
-import os, signal, sys, time
-
-import numpy as np
 from good import top_k  # noqa: F401
 
 
