@@ -5,8 +5,9 @@ state (the hook's warm start), hands the hook a bucket of one tensor, and reads 
 Rank 1 and 2 go through PyTorch's own modified Gram-Schmidt, higher ranks through `torch.linalg.qr`.
 The hook orthogonalises the given Q before it uses it, which changes no span.
 
-True verdict: fail. With the default `orthogonalization_epsilon = 0` a zero gradient at rank 1 or 2 gives P = NaN
-(0/0 in Gram-Schmidt; R25); from rank 3 on, Householder QR completes P and the operation passes.
+True verdict: fail. With the default `orthogonalization_epsilon = 0`, ranks 1 and 2 give P = NaN wherever M Q has a
+rank below rho, a zero gradient among them (0/0 in Gram-Schmidt; R25). From rank 3 on, Householder QR completes P and
+every case passes. Rank 2 passes wherever M Q has full rank.
 """
 
 from __future__ import annotations

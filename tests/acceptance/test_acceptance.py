@@ -104,11 +104,12 @@ def test_a_known_mistake_is_judged_through_the_front_door() -> None:
 
 VERDICTS = {
     "hangs": ("error", "timeout"), "spins": ("error", "timeout"), "aborts": ("error", "died"),
-    "exits": ("error", "exit"), "leaves": ("error", "died"), "raises": ("error", "raised"), "eats": ("error", "memory"), "prints": ("pass", ""),
-    "writes_c": ("fail", "inputs"), "wrong_shape": ("fail", "omega"), "too_short": ("fail", "omega"),
-    "as_text": ("error", "result shape"), "as_none": ("error", "result shape"), "as_objects": ("error", "result shape"),
-    "as_complex": ("fail", "omega"), "as_integers": ("fail", "omega"), "zeros": ("fail", "omega"),
-    "stale_buffer": ("fail", "omega"), "nans": ("fail", "omega"), "half": ("fail", "omega"),
+    "exits": ("error", "exit"), "leaves": ("error", "died"), "raises": ("error", "raised"),
+    "eats": ("error", "memory"), "prints": ("pass", ""), "writes_c": ("fail", "inputs"),
+    "wrong_shape": ("fail", "omega"), "too_short": ("fail", "omega"), "as_text": ("error", "result shape"),
+    "as_none": ("error", "result shape"), "as_objects": ("error", "result shape"), "as_complex": ("fail", "omega"),
+    "as_integers": ("fail", "omega"), "zeros": ("fail", "omega"), "stale_buffer": ("fail", "omega"),
+    "nans": ("fail", "omega"), "half": ("fail", "omega"),
 }  # fmt: skip
 
 
