@@ -255,7 +255,7 @@ def text(report: Report) -> str:
     """Return a report as plain text."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=120, color_system=None, force_terminal=False)
+    console = Console(file=io.StringIO(), width=120, color_system=None, force_terminal=False, force_jupyter=False)
     show(report, console)
     return console.file.getvalue().rstrip()  # type: ignore[attr-defined]
 
