@@ -110,9 +110,10 @@ def adagrad(scale: float, dtype: type = np.float64, **readings: str) -> object:
     """Judge one step from nothing on gradients of one scale."""
     declared = Declared(readings=readings)
     g = np.array([3.0, -1.0, 0.5], np.float32) * np.float32(scale)
-    arguments = {"theta": np.zeros(3), "xi": np.zeros(3), "G": np.zeros(3), "g": g, "k": 3, "eta": 0.125}
-    case = Case("adagrad_step", "generic", "by hand", 0, 0, arguments | {"g": g.astype(float)})
-    return judge_case(Local({"adagrad_step": torch_adagrad.adagrad_step}, declared), case.with_dtype(np.dtype(dtype).name))[0]
+    zeros = {name: np.zeros(3) for name in ("theta", "xi", "G")}
+    case = Case("adagrad_step", "generic", "by hand", 0, 0, {**zeros, "g": g.astype(float), "k": 3, "eta": 0.125})
+    target = Local({"adagrad_step": torch_adagrad.adagrad_step}, declared)
+    return judge_case(target, case.with_dtype(np.dtype(dtype).name))[0]
 
 
 def test_adagrad_departs_at_scale_1e_12() -> None:
