@@ -75,7 +75,8 @@ def dressed(arguments: Mapping[str, Any], flags: frozenset[str]) -> dict[str, An
 class Declared:
     """What a target says of itself; every field may be left out."""
 
-    arithmetic: Mapping[str, Any] = field(default_factory=dict)  # accumulator, storage, depth, flush_to_zero, denormals_are_zero, rsqrt
+    # accumulator, storage, depth, flush_to_zero, denormals_are_zero, rsqrt
+    arithmetic: Mapping[str, Any] = field(default_factory=dict)
     solver: str | None = None  # factorisation | lu | inverse | eigh | dense
     orthogonalisation: str | None = None  # householder | svd | cgs2 | mgs | cgs
     nan: str | None = None  # largest | smallest | undefined

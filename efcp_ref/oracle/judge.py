@@ -42,6 +42,7 @@ class Failure:
     minimal: CaseVerdict | None = None
     traceback: str = ""
     output: str = ""  # end of what the target printed
+    explained: tuple[str, ...] = ()  # known mistakes that give the same result, each with its paper line
 
 
 @dataclass(frozen=True)
@@ -257,13 +258,27 @@ def _judge_operation(target: Judged, cases: list[Case], tally: _Tally, progress:
 
 
 def _shown(target: Judged, tally: _Tally, seconds: float) -> tuple[Failure, ...]:
-    """The failures to report; the first is made small."""
+    """The failures to report; the first is explained by the known mistakes, then made small."""
     from efcp_ref.oracle.shrink import minimise
 
+    end = time.monotonic() + seconds
     failures = sorted(tally.bad.values(), key=lambda f: (f.verdict.verdict != FAIL, f.verdict.case.index))[:SHOWN]
     if failures and failures[0].verdict.verdict == FAIL and seconds > 0:
-        failures[0] = replace(failures[0], minimal=minimise(target, failures[0].verdict, seconds))
+        explained = _explained(target, failures[0].verdict.case, seconds / 4)
+        minimal = minimise(target, failures[0].verdict, end - time.monotonic())
+        failures[0] = replace(failures[0], minimal=minimal, explained=explained)
     return tuple(failures)
+
+
+def _explained(target: Judged, case: Case, seconds: float) -> tuple[str, ...]:
+    """What the known mistakes that agree with the target on this case are called."""
+    from efcp_ref.oracle.diagnose import explain
+
+    try:
+        outcome = target.run(case)
+    except BrokenTarget:
+        return ()
+    return tuple(m.text for m in explain(case, outcome.results, target.declared, seconds)) if not outcome.error else ()
 
 
 def _cases(operation: str, cases: int, seed: int, only: int | None) -> Iterable[Case]:

@@ -168,6 +168,7 @@ def failure_lines(target: str, operation: OperationReport, failure: Failure) -> 
         lines += _end(failure.traceback, "traceback:")
     else:
         lines = [f"{operation.operation}: fails at {first.stage} ({first.tier}), {line_name(first.line)}"]
+        lines += [f"agrees with: {text}" for text in failure.explained[:3]]
         lines += [*_check(first), _case(case), *([f"why        {case.why}"] if case.why else [])]
     lines += _end(failure.output, "the target printed:")
     lines += _smallest(failure.minimal, case) if verdict.verdict == FAIL else []
@@ -289,7 +290,7 @@ def _case_json(verdict: CaseVerdict, target: str) -> dict[str, Any]:
 def _failure_json(failure: Failure, target: str) -> dict[str, Any]:
     small = failure.minimal
     return _case_json(failure.verdict, target) | {
-        "traceback": failure.traceback, "output": failure.output,
+        "traceback": failure.traceback, "output": failure.output, "explained": list(failure.explained),
         "minimal": small and {"check": _check_json(small.first), "python": literals(small.case)},
     }  # fmt: skip
 
