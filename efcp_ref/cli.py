@@ -159,13 +159,15 @@ def _known(name: str, names: list[str]) -> None:
 @click.argument("name")
 @click.option("--d", "d", default=6, show_default=True, type=click.IntRange(4), help="Dimension.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of an optimizer.")
-@click.option("--json", "as_json", is_flag=True, help="Print the trace as JSON.")
-def trace(name: str, d: int, steps: int, as_json: bool) -> None:
+@click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="Show the lines of inner steps, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print the whole trace as JSON.")
+def trace(name: str, d: int, steps: int, depth: int, as_json: bool) -> None:
     """Run NAME on a small example and show every line of the paper as it runs, and what changed.
 
     \b
-    Example:
+    Examples:
       efcp-ref trace sparse_mfac --d 6 --steps 3
+      efcp-ref trace sparse_mfac --d 6 --steps 3 --depth 2    (with Top-k, SP, LCG and section 2.2, line by line)
     """
     from efcp_ref import tracing
     from efcp_ref.contract import NAMES
@@ -184,9 +186,15 @@ def trace(name: str, d: int, steps: int, as_json: bool) -> None:
     from rich.text import Text
 
     grid = Table("paper line", "code", "what changed", box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in tracing.table(recorded):
+    shown = tracing.table(recorded, depth)
+    for row in shown:
         grid.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 140).print(grid)
+    if inner := len(recorded.events) - len(shown):
+        deepest = max(event.depth for event in recorded.events)
+        click.echo(f"{inner} lines of inner steps are not shown: --depth {deepest} shows them")
+    if not recorded.events:
+        click.echo(f"{name} runs no numbered line of its own; trace the optimizer that uses it")
 
 
 if __name__ == "__main__":

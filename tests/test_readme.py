@@ -52,5 +52,6 @@ def test_every_linked_file_exists():
 
 
 def test_every_listed_file_of_the_paper_exists():
-    for name in re.findall(r"`(\w+(?:\.py|\.toml|/))`", README.partition("| file in")[2].partition("`efcp-ref trace")[0]):
+    table = README.partition("| file in")[2].partition("`efcp-ref trace")[0]
+    for name in re.findall(r"`(\w+(?:\.py|\.toml|/))`", table):
         assert (ROOT / "efcp_ref/paper" / name).exists(), name
