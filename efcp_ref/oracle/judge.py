@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -298,8 +298,9 @@ def _wanted(target: Judged, operations: Iterable[str] | None) -> tuple[str, ...]
 def judge(
     target: Judged, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
     progress: Progress | None = None, shrink_seconds: float = 5.0, only: int | None = None, dtype: str | None = None,
+    given: Mapping[str, Sequence[Case]] | None = None,
 ) -> Report:  # fmt: skip
-    """Judge an open target; see `check_target` for the arguments."""
+    """Judge an open target; see `check_target` for the arguments. ``given``: these cases, instead of generated ones."""
     began, entries, interrupted = time.monotonic(), [], False
     for operation in _wanted(target, operations):
         if operation not in target.offered:
@@ -308,9 +309,8 @@ def judge(
         tally = _Tally(operation)
         failures: tuple[Failure, ...] = ()
         try:
-            _judge_operation(
-                target, list(both(_cases(operation, cases, seed, only), target.declared, dtype)), tally, progress
-            )
+            drawn = both(_cases(operation, cases, seed, only), target.declared, dtype)
+            _judge_operation(target, list(drawn if given is None else given[operation]), tally, progress)
             failures = _shown(target, tally, shrink_seconds)
         except KeyboardInterrupt:
             interrupted, failures = True, tuple(tally.bad.values())

@@ -45,8 +45,9 @@ def number(x: float | None) -> str:
 
 def command(target: str, case: Case) -> str:
     """Return the one command that reproduces a case."""
+    named = target if target.startswith("--") else shlex.quote(target)  # --command and --outputs come quoted
     return (
-        f"efcp-ref check {shlex.quote(target)} --operation {case.operation} --seed {case.seed} "
+        f"efcp-ref check {named} --operation {case.operation} --seed {case.seed} "
         f"--case {case.index} --dtype {case.dtype}"
     )
 
