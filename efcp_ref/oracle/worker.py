@@ -78,6 +78,8 @@ def _from_file(path: Path) -> types.ModuleType:
 
 
 def _from_name(name: str) -> types.ModuleType:
+    if not all(word.isidentifier() for word in name.split(".")):
+        raise Missing(f"{name!r} is neither a file ending in .py nor the name of a module")
     sys.path.insert(0, os.getcwd())
     try:
         return importlib.import_module(name)

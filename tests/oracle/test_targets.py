@@ -110,7 +110,7 @@ def test_a_syntax_error_is_an_error(tmp_path):
     assert report.exit_code == 3
 
 
-@pytest.mark.parametrize("name", ["no_such_file.py", "no.such.module", "json:nothing", target("good") + ":nothing"])
+@pytest.mark.parametrize("name", [".", "no_such_file.py", "no.such.module", "json:nothing", target("good") + ":nothing"])
 def test_no_such_target_is_wrong_usage(name):
     with pytest.raises(UsageError, match="no such target"):
         check_target(name)
