@@ -25,13 +25,16 @@ from efcp_ref.oracle.core import (
     Declared,
     verdict_of,
 )
+from efcp_ref.oracle.record import Row, row_of
 from efcp_ref.oracle.targets import BrokenTarget, Judged, Local, Outcome, Target, UsageError, known, near
 
 SHOWN = 3  # failures of one operation that are kept, each of another stage; the others are counted
 TIMEOUTS = 2  # of one operation, then the oracle gives up on it
 DEATHS = 3  # of one operation's process, then the oracle gives up on it
 SOLVES = ("wsm", "mfac_direction", "sparse_mfac_direction")
+FEW = 300  # cases up to which one process is about as quick as two
 Progress = Callable[[str, int, int], None]
+Seen = Callable[[Row], None]
 
 
 @dataclass(frozen=True)
@@ -203,8 +206,8 @@ class _Tally:
         self.note = ""
         self.start = time.monotonic()
 
-    def add(self, verdict: CaseVerdict, outcome: Outcome) -> None:
-        """Count one case."""
+    def add(self, verdict: CaseVerdict, outcome: Outcome, keep: bool = True) -> None:
+        """Count one case; ``keep`` it where it is the smallest that fails like this."""
         self.said[verdict.verdict] += 1
         self.warnings += any(c.tier == "T3" and c.verdict != PASS for c in verdict.checks)
         first, worst = verdict.first, verdict.worst
@@ -214,7 +217,7 @@ class _Tally:
             self.errors[outcome.error] += 1
         if worst and (self.worst is None or worst.ratio > self.worst[0].ratio):
             self.worst = worst, verdict.case.id
-        if verdict.verdict in (FAIL, ERROR):
+        if keep and verdict.verdict in (FAIL, ERROR):
             key = (verdict.verdict, first.stage if first else f"{outcome.error} {outcome.kind}")
             if key not in self.bad or size(verdict.case) < size(self.bad[key].verdict.case):
                 self.bad[key] = Failure(verdict, None, outcome.traceback, outcome.output)
@@ -244,14 +247,25 @@ def size(case: Case) -> int:
     return sum(np.size(a) for v in case.arguments.values() for a in (v if isinstance(v, (list, tuple)) else [v]))
 
 
-def _judge_operation(target: Judged, cases: list[Case], tally: _Tally, progress: Progress | None) -> None:
+def attempt(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
+    """As `judge_case`; a target that cannot be imported any more is an error of this case."""
+    try:
+        return judge_case(target, case)
+    except BrokenTarget as why:
+        reason = f"importing it again failed: {why}"
+        return CaseVerdict(case, ERROR, (), reason), Outcome(error="died", reason=reason)
+
+
+def _judge_operation(
+    target: Judged, cases: list[Case], tally: _Tally, progress: Progress | None, seen: Seen | None
+) -> None:
     for done, case in enumerate(cases):
         if progress:
             progress(tally.operation, done, len(cases))
-        try:
-            tally.add(*judge_case(target, case))
-        except BrokenTarget as why:
-            tally.add(CaseVerdict(case, ERROR, (), f"importing it again failed: {why}"), Outcome(error="died"))
+        verdict, outcome = attempt(target, case)
+        tally.add(verdict, outcome)
+        if seen:
+            seen(row_of(verdict, outcome))
         if tally.hopeless() and done + 1 < len(cases):
             tally.note += f", {len(cases) - done - 1} cases not judged"
             return
@@ -298,7 +312,7 @@ def _wanted(target: Judged, operations: Iterable[str] | None) -> tuple[str, ...]
 def judge(
     target: Judged, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
     progress: Progress | None = None, shrink_seconds: float = 5.0, only: int | None = None, dtype: str | None = None,
-    given: Mapping[str, Sequence[Case]] | None = None,
+    given: Mapping[str, Sequence[Case]] | None = None, seen: Seen | None = None,
 ) -> Report:  # fmt: skip
     """Judge an open target; see `check_target` for the arguments. ``given``: these cases, instead of generated ones."""
     began, entries, interrupted = time.monotonic(), [], False
@@ -310,7 +324,7 @@ def judge(
         failures: tuple[Failure, ...] = ()
         try:
             drawn = both(_cases(operation, cases, seed, only), target.declared, dtype)
-            _judge_operation(target, list(drawn if given is None else given[operation]), tally, progress)
+            _judge_operation(target, list(drawn if given is None else given[operation]), tally, progress, seen)
             failures = _shown(target, tally, shrink_seconds)
         except KeyboardInterrupt:
             interrupted, failures = True, tuple(tally.bad.values())
@@ -329,7 +343,7 @@ def _nothing(target: Judged) -> str:
 def check_target(
     target: str, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, timeout: float = 10.0,
     memory: float = 8.0, progress: Progress | None = None, shrink_seconds: float = 5.0, *, only: int | None = None,
-    dtype: str | None = None, start_timeout: float = 60.0,
+    dtype: str | None = None, start_timeout: float = 60.0, jobs: int | None = None, seen: Seen | None = None,
 ) -> Report:  # fmt: skip
     """Judge a Python target in a child process and return the report.
 
@@ -345,6 +359,8 @@ def check_target(
         only: judge this one index of case.
         dtype: judge in this precision only.
         start_timeout: seconds for the target's imports.
+        jobs: processes to judge in; default two where there are many cases. The verdicts are the same.
+        seen: called with the row of every case, in order.
 
     Raises:
         UsageError: no such target or operation, or a wrong declaration.
@@ -357,11 +373,22 @@ def check_target(
     except KeyboardInterrupt:
         return Report(target, (), seed, cases, interrupted=True)
     try:
-        return judge(
-            opened, wanted, cases, seed, progress=progress, shrink_seconds=shrink_seconds, only=only, dtype=dtype
-        )  # fmt: skip
+        more = {"progress": progress, "shrink_seconds": shrink_seconds, "dtype": dtype, "seen": seen}
+        if only is not None or (jobs or usual_jobs(opened, wanted, cases)) == 1:
+            return judge(opened, wanted, cases, seed, only=only, **more)  # type: ignore[arg-type]
+        from efcp_ref.oracle import campaign
+
+        door = campaign.Door(target, timeout, memory, start_timeout)
+        return campaign.on(opened, door, wanted, cases, seed, jobs=jobs or 2, **more)  # type: ignore[arg-type]
     finally:
         opened.close()
+
+
+def usual_jobs(target: Judged, operations: Iterable[str] | None, cases: int) -> int:
+    """Return how many processes to judge in where nobody says: two, unless there is little to do or one core."""
+    from efcp_ref.oracle.pool import cores
+
+    return 2 if cores() > 1 and cases * len({*_wanted(target, operations)} & {*target.offered}) > FEW else 1
 
 
 def assert_conforms(

@@ -1,0 +1,419 @@
+"""Campaigns: many cases over many workers, written down as they finish, resumed after a kill.
+
+A folder holds ``campaign.json`` (what is judged), ``chunks.log`` (one line per finished chunk, flushed to the disk
+before it counts) and ``failing.json`` (cases that failed, judged first the next time). A line that a kill tore off is
+cut and its chunk judged again; a chunk that is there is not.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import importlib.util
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from efcp_ref.contract import NAMES
+from efcp_ref.oracle import judge as judging
+from efcp_ref.oracle.chunks import SIZE, Chunk, Door, Finished, from_line, judge_chunk, split, to_line
+from efcp_ref.oracle.core import ERROR, FAIL, SKIP
+from efcp_ref.oracle.judge import Failure, OperationReport, Progress, Report, Seen
+from efcp_ref.oracle.pool import Finishes, cores, locally, on_dask
+from efcp_ref.oracle.record import Row, restored
+from efcp_ref.oracle.targets import BrokenTarget, Judged, UsageError, known
+from efcp_ref.oracle.worker import is_path, part
+
+FORMAT = "efcp-ref campaign 1"
+CODE = (".py", ".so", ".c", ".cu", ".cpp", ".h", ".rs", ".pyx")  # files beside a target that change what it is
+MOST_KEPT = 50  # failing cases of one operation that are kept for the next time
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is judged: the same plan gives the same verdicts."""
+
+    door: Door
+    operations: tuple[str, ...]
+    cases: int
+    seed: int
+    dtype: str | None = None
+
+    def chunks(self, going_on: Callable[[str], bool] = lambda _: True) -> Iterator[Chunk]:
+        """Yield the chunks, operations in turn, so that every operation is judged early."""
+        rounds = range(0, self.cases, SIZE)
+        for start in rounds:
+            for operation in self.operations:
+                if going_on(operation):
+                    yield Chunk(operation, self.seed, start, min(start + SIZE, self.cases), self.dtype)
+
+    def holds(self, row: Row) -> bool:
+        """Whether a case is one of the plan's."""
+        return row.seed == self.seed and row.index < self.cases and self.dtype in (None, row.dtype)
+
+    def head(self) -> dict[str, Any]:
+        """Return what a folder must agree with to be resumed; more cases may be asked for than before."""
+        return {"format": FORMAT, "target": self.door.target, "code": fingerprint(self.door), "seed": self.seed,
+                "operations": list(self.operations), "dtype": self.dtype, "timeout": self.door.timeout,
+                "memory": self.door.memory, "chunk": SIZE}  # fmt: skip
+
+
+def fingerprint(door: Door) -> str:
+    """Return a digest of the target's code: its file and the code beside it, its package, or its program."""
+    digest = hashlib.sha256()
+    for path in sorted(_code(door))[:2000]:
+        digest.update(str(path.name).encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _code(door: Door) -> list[Path]:
+    if door.command:
+        import shlex
+
+        return [path for word in shlex.split(door.target) if (path := Path(word)).is_file()]
+    where, _ = part(door.target)
+    if not is_path(where):
+        spec = importlib.util.find_spec(where) if _importable(where) else None
+        where = (spec.origin or "") if spec else ""
+    path = Path(where).resolve()
+    if path.is_dir() or (path.parent / "__init__.py").exists():
+        return [p for p in (path if path.is_dir() else path.parent).rglob("*") if p.suffix in CODE and p.is_file()]
+    return [p for p in path.parent.iterdir() if p.suffix in CODE and p.is_file()] if path.is_file() else []
+
+
+def _importable(name: str) -> bool:
+    try:
+        return all(importlib.util.find_spec(n) is not None for n in (name.partition(".")[0], name))
+    except (ImportError, ValueError, AttributeError):
+        return False
+
+
+# --- the log ------------------------------------------------------------------------------------------------------
+
+
+class Log:
+    """The finished chunks of a folder: where each begins in the file."""
+
+    def __init__(self, folder: Path, plan: Plan, fresh: bool = False) -> None:
+        """Open the folder, alone; resume what a kill left, or start.
+
+        Raises:
+            UsageError: another process writes there; or an unfinished campaign differs and ``fresh`` is not asked for.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.plan = folder, plan
+        self.file: IO[bytes] = open(folder / "chunks.log", "a+b")  # noqa: SIM115 - held until `close`
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self.file.close()
+            raise UsageError(f"{folder}: another campaign writes there") from None
+        self.at: dict[str, int] = {}
+        head = self._head()
+        if fresh or head is None or head.get("finished"):
+            self.file.truncate(0)
+        else:
+            self._same(head)
+            self._read()
+        self.resumed = len(self.at)
+        self.finish(False)
+
+    def _head(self) -> dict[str, Any] | None:
+        try:
+            return json.loads((self.folder / "campaign.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+
+    def _same(self, head: dict[str, Any]) -> None:
+        """Refuse to mix two campaigns."""
+        mine = self.plan.head()
+        different = [name for name in mine if head.get(name) != mine[name]]
+        if different:
+            self.file.close()
+            raise UsageError(
+                f"{self.folder} holds an unfinished campaign with another {' and '.join(different)}; "
+                "finish it with what it was started with, or start over with --fresh"
+            )
+
+    def _read(self) -> None:
+        """Find the chunks; cut off what a kill tore."""
+        self.file.seek(0)
+        end = 0
+        for line in self.file:
+            done = from_line(line)
+            if done is None:
+                break
+            self.at.setdefault(done.chunk.id, end)
+            end += len(line)
+        self.file.truncate(end)
+
+    def add(self, done: Finished) -> bool:
+        """Write a chunk, down to the disk; False where it is there."""
+        if done.chunk.id in self.at:
+            return False
+        self.at[done.chunk.id] = self.file.seek(0, os.SEEK_END)
+        self.file.write(to_line(done))
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        return True
+
+    def get(self, chunk: Chunk) -> Finished | None:
+        """Read a chunk back."""
+        if chunk.id not in self.at:
+            return None
+        self.file.seek(self.at[chunk.id])
+        return from_line(self.file.readline())
+
+    def finish(self, finished: bool = True) -> None:
+        """Write the head, whole or not at all."""
+        body = self.plan.head() | {"cases": self.plan.cases, "finished": finished}
+        replace_file(self.folder / "campaign.json", json.dumps(body, indent=1).encode() + b"\n")
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self.file.close()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file so that a kill leaves the old one or the new one."""
+    beside = path.with_name(path.name + ".new")
+    with open(beside, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)
+
+
+# --- counting in order --------------------------------------------------------------------------------------------
+
+
+class Ledger:
+    """Counts finished chunks in the order of their cases, whatever the order in which they arrive."""
+
+    def __init__(self, plan: Plan, log: Log | None, seen: Seen | None) -> None:
+        self.plan, self.log, self.seen = plan, log, seen
+        self.tallies = {o: judging._Tally(o) for o in plan.operations}
+        self.seconds = dict.fromkeys(plan.operations, 0.0)
+        self.judged = dict.fromkeys(plan.operations, 0)  # cases, without precisions
+        self.failing: dict[str, list[Row]] = {o: [] for o in plan.operations}
+        self._next = {o: split(o, plan.seed, plan.cases, plan.dtype) for o in plan.operations}
+        self._due = {o: next(chunks) for o, chunks in self._next.items()}
+        self._early: dict[Chunk, Finished] = {}
+
+    def going_on(self, operation: str) -> bool:
+        """Whether the operation is not given up."""
+        return not self.tallies[operation].note
+
+    def has(self, chunk: Chunk) -> bool:
+        """Whether the log holds the chunk."""
+        return self.log is not None and chunk.id in self.log.at
+
+    def add(self, done: Finished) -> None:
+        """Take a finished chunk in; a second time, it counts for nothing."""
+        if self.log is None or self.log.add(done):
+            self._early[done.chunk] = done
+            self.count(done.chunk.operation)
+
+    def count(self, operation: str) -> None:
+        """Count the chunks that are due."""
+        while (due := self._due.get(operation)) and self.going_on(operation):
+            done = self._early.pop(due, None) or (self.log.get(due) if self.log else None)
+            if done is None:
+                return
+            for row in done.rows:
+                self._row(row)
+                if not self.going_on(operation):
+                    break
+            self.seconds[operation] += done.seconds
+            self.judged[operation] = due.stop
+            self._due[operation] = next(self._next[operation], None)  # type: ignore[assignment]
+
+    def _row(self, row: Row) -> None:
+        tally = self.tallies[row.operation]
+        tally.add(*restored(row), keep=row.kept)
+        if tally.hopeless() and row.index + 1 < self.plan.cases:
+            tally.note += f", the cases after {row.index} not judged"
+        if row.verdict in (FAIL, ERROR) and len(self.failing[row.operation]) < MOST_KEPT:
+            self.failing[row.operation].append(row)
+        if self.seen:
+            self.seen(row)
+
+    def progress(self) -> tuple[int, int]:
+        """Return cases done and cases in all, without those that were given up."""
+        done = sum(self.judged.values()) + sum(c.stop - c.start for c in self._early)
+        return done, sum(self.plan.cases if self.going_on(o) else self.judged[o] for o in self.plan.operations)
+
+    def left(self, speed: float) -> float:
+        """Return about how many seconds are left, where one second does ``speed`` seconds of chunks."""
+        known_ = {o: self.seconds[o] / self.judged[o] for o in self.plan.operations if self.judged[o]}
+        usual = sum(known_.values()) / len(known_) if known_ else 0.0
+        rest = ((self.plan.cases - self.judged[o]) * known_.get(o, usual) for o in self.tallies if self.going_on(o))
+        return sum(rest) / speed if speed else 0.0
+
+
+def duration(seconds: float) -> str:
+    """Say how long something takes.
+
+    >>> duration(42), duration(400), duration(7300)
+    ('42 s', '6 min 40 s', '2 h 1 min')
+    """
+    s = round(seconds)
+    if s < 60:
+        return f"{s} s"
+    return f"{s // 60} min {s % 60} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60} min"
+
+
+# --- a campaign ---------------------------------------------------------------------------------------------------
+
+
+def run(
+    door: Door, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *, jobs: int | None = None,
+    dask: str | None = None, dtype: str | None = None, progress: Progress | None = None, shrink_seconds: float = 5.0,
+    folder: Path | None = None, fresh: bool = False, seen: Seen | None = None,
+) -> Report:  # fmt: skip
+    """Judge a target with many workers and return the report.
+
+    Args:
+        door: how to open the target.
+        operations, cases, seed, dtype, progress, shrink_seconds: as `check_target`.
+        jobs: local processes; default one per processor.
+        dask: address of a Dask scheduler to use instead.
+        folder: where the campaign is written down and resumed from; default nowhere.
+        fresh: start over even where an unfinished campaign is found.
+        seen: called with every row, in the order of the cases.
+
+    Raises:
+        UsageError: no such target, operation or cluster, or a folder that holds another campaign.
+        LostWorkers: workers died again and again.
+    """
+    try:
+        target = door.open()
+    except BrokenTarget as why:
+        return Report(door.target, (), seed, cases, str(why))
+    with closing(target):
+        return on(
+            target, door, operations, cases, seed, jobs=jobs, dask=dask, dtype=dtype, progress=progress,
+            shrink_seconds=shrink_seconds, folder=folder, fresh=fresh, seen=seen,
+        )  # fmt: skip
+
+
+def on(
+    target: Judged, door: Door, operations: Iterable[str] | None, cases: int, seed: int, *, jobs: int | None = None,
+    dask: str | None = None, dtype: str | None = None, progress: Progress | None = None, shrink_seconds: float = 5.0,
+    folder: Path | None = None, fresh: bool = False, seen: Seen | None = None,
+) -> Report:  # fmt: skip
+    """Judge a target that is open here, too; see `run` for the arguments."""
+    wanted = None if operations is None else {known(o) for o in operations}
+    asked = [n for n in NAMES if wanted is None or n in wanted]
+    plan = Plan(door, tuple(n for n in asked if n in target.offered), cases, seed, dtype)
+    log = Log(folder, plan, fresh) if folder else None
+    try:
+        ledger = Ledger(plan, log, seen)
+        return _Run(target, plan, ledger, jobs or cores(), dask, progress, shrink_seconds).report(asked)
+    finally:
+        if log:
+            log.close()
+
+
+@dataclass
+class _Run:
+    """One session of a campaign, from the first chunk to the report."""
+
+    target: Judged
+    plan: Plan
+    ledger: Ledger
+    jobs: int
+    dask: str | None
+    progress: Progress | None
+    shrink_seconds: float
+
+    def report(self, asked: list[str]) -> Report:
+        """Judge what is left, and sum up."""
+        began, log = time.monotonic(), self.ledger.log
+        notes, interrupted = list(self.target.notes), False
+        if log and log.resumed:
+            notes.append(f"resumed: {log.resumed} chunks of {SIZE} cases were judged before")
+        again: list[Row] = []
+        try:
+            again = self._again(notes)
+            self._chunks(began)
+        except KeyboardInterrupt:
+            interrupted = True
+        entries = tuple(self._entry(o, again, interrupted) for o in asked)
+        if not interrupted and log:
+            keep(log.folder, self.ledger.failing)
+            log.finish()
+        notes += [] if self.target.offered else [judging._nothing(self.target)]
+        name, plan = self.target.name, self.plan
+        return Report(name, entries, plan.seed, plan.cases, "", tuple(notes), interrupted, time.monotonic() - began)
+
+    def _again(self, notes: list[str]) -> list[Row]:
+        """Judge first what failed the last time; return what is not among this campaign's cases and fails again."""
+        kept = kept_in(self.ledger.log.folder, self.plan) if self.ledger.log else []
+        still = [row for one in kept for row in judge_chunk(self.target, one).rows if row.verdict in (FAIL, ERROR)]
+        if kept:
+            notes.append(f"of {len(kept)} cases that failed before, {len(still)} still do")
+        return [row for row in still if not self.plan.holds(row)]
+
+    def _chunks(self, began: float) -> None:
+        ledger = self.ledger
+        for operation in self.plan.operations:
+            ledger.count(operation)
+        before = sum(ledger.seconds.values())
+        todo = (chunk for chunk in self.plan.chunks(ledger.going_on) if not ledger.has(chunk))
+        with closing(self._finishes(todo)) as finishes:
+            for done in finishes:
+                ledger.add(done)
+                if self.progress:
+                    speed = (sum(ledger.seconds.values()) - before) / max(time.monotonic() - began, 1e-9)
+                    label = f"{done.chunk.operation}, about {duration(ledger.left(speed))} left"
+                    self.progress(label, *ledger.progress())
+
+    def _finishes(self, todo: Iterator[Chunk]) -> Finishes:
+        if self.dask:
+            return on_dask(self.plan.door, todo, self.dask)
+        return locally(self.plan.door, todo, self.jobs) if self.jobs > 1 else self._here(todo)
+
+    def _here(self, todo: Iterator[Chunk]) -> Finishes:
+        for chunk in todo:
+            yield judge_chunk(self.target, chunk)
+
+    def _entry(self, operation: str, again: list[Row], interrupted: bool) -> OperationReport:
+        if operation not in self.ledger.tallies:
+            return OperationReport(operation, SKIP)
+        tally = self.ledger.tallies[operation]
+        for row in again:
+            if row.operation == operation:
+                tally.add(*restored(row), keep=row.kept)
+        shown: tuple[Failure, ...] = tuple(tally.bad.values())
+        if not interrupted:
+            shown = judging._shown(self.target, tally, self.shrink_seconds)
+        return replace(tally.report(shown), seconds=self.ledger.seconds[operation])
+
+
+# --- failing cases, for the next time -----------------------------------------------------------------------------
+
+
+def keep(folder: Path, failing: dict[str, list[Row]]) -> None:
+    """Write down the failing cases of a finished campaign, so that the next one judges them first."""
+    rows = [row for some in failing.values() for row in some]
+    kept = [asdict(Chunk(r.operation, r.seed, r.index, r.index + 1, r.dtype)) for r in rows]
+    replace_file(folder / "failing.json", json.dumps(kept, indent=0).encode() + b"\n")
+
+
+def kept_in(folder: Path, plan: Plan) -> list[Chunk]:
+    """Return the cases that failed the last time, one chunk each, of the operations that are judged."""
+    try:
+        raw = json.loads((folder / "failing.json").read_bytes())
+        kept = [Chunk(**one) for one in raw]
+    except (OSError, ValueError, TypeError):
+        return []
+    return [chunk for chunk in kept if chunk.operation in plan.operations]
+
+
+__all__ = ["ERROR", "Door", "Ledger", "Log", "Plan", "duration", "fingerprint", "keep", "kept_in", "run"]
