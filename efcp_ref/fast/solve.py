@@ -3,7 +3,9 @@
 The one idea: rows in order of age. Then the gradient that leaves is the first row of M = lam m I + S, and the one that
 comes is the last. With M = R^T R, leaving adds one vector to what is left, M' = R_22^T R_22 + r r^T (an orthogonal
 update, nothing is subtracted), and coming appends one column by one triangular solve: O(m^2) instead of m^3 / 3.
-Measured at m = 1024 in docs/fast.md. Rounding adds up with the updates, so `Factor` starts anew once per window.
+Measured at m = 1024 in docs/fast.md. Rounding adds up with the updates, c u sqrt(M_ii M_jj) at most in entry i, j: far
+below what float32 sums leave in S, but not below a float64 S. So `Factor` starts anew once per window, and in every step
+where the arithmetic is float64.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ class Factor:
 
     R: Array | None  # None: M is not positive definite in float64
     updates: int = 0
+    follow: bool = True  # whether to update at all
 
     def after(self, column: Array, M: Callable[[], Array]) -> Factor:
         """Return the factor of the next M, whose last column is new; ``M()`` is asked for once per window.
@@ -86,11 +89,11 @@ class Factor:
         array([[2., 0.],
                [0., 3.]])
         """
-        if self.R is not None and self.updates < len(column):
+        if self.follow and self.R is not None and self.updates < len(column):
             R = moved_on(self.R, column)
             if R is not None:
                 return Factor(R, self.updates + 1)
-        return Factor(factorised(M()))
+        return Factor(factorised(M()), 0, self.follow)
 
 
 def solved(R: Array | None, h: Array, lam: float, M: Callable[[], Array]) -> Array:

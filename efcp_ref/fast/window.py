@@ -75,7 +75,8 @@ class Window:
         """Return the positions of some rows as the contract has them, (len(slots), K) int32 (R13)."""
         out = np.empty((len(slots), self.layout.K), np.int32)
         for s in self.layout.slices:
-            np.add(self._slice(self.indices, s)[slots], s.start, out=out[:, s.first : s.last], casting="unsafe")
+            out[:, s.first : s.last] = self._slice(self.indices, s)[slots]
+            out[:, s.first : s.last] += np.int32(s.start)
         return out
 
     def stored(self, slots: Any) -> Array:

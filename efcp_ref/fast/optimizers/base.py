@@ -2,8 +2,8 @@
 
 The one idea: a step prepares everything where nobody looks (new vectors, the spare row of the window), and then
 replaces ``_state``. Whatever interrupts it, KeyboardInterrupt at any point included, the optimizer is at the step
-before. Unlike the reference, whose steps are pure, the window is one array for the life of the optimizer: only its spare
-row is ever written.
+before. Unlike the reference, whose steps are pure, the window is one array for the life of the optimizer: only its
+spare row is ever written.
 """
 
 from __future__ import annotations

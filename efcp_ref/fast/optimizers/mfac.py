@@ -8,7 +8,7 @@ direction.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -24,9 +24,9 @@ from efcp_ref.fast.solve import Factor, damped, solved
 from efcp_ref.fast.sums import RowMajor, scalar_products
 from efcp_ref.fast.window import Window
 from efcp_ref.paper import _validate as check
+from efcp_ref.paper import algorithm_6
 from efcp_ref.paper._validate import Array
 from efcp_ref.paper.algorithm_5 import Factors
-from efcp_ref.paper.algorithm_6 import initial_state
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class MFAC(Optimizer):
 
     _m: int
     _lam: float
+    _kind: np.dtype[Any]  # arithmetic
     _S: Array
 
     def _coefficients(self, state: Ring, products: Array) -> tuple[Array, Factor]:
@@ -83,7 +84,10 @@ class MFAC(Optimizer):
 
     def _adopted(self, entries: Mapping[str, Any], xi: Array, Q: tuple[Array, ...] = ()) -> Ring:
         """Return the ring of a state of the contract, slot 0 being the spare one; no factor: it is made anew."""
-        return Ring(whole(entries, "t"), whole(entries, "row", self._m - 1), 0, xi, Factor(None), Q)
+        return Ring(whole(entries, "t"), whole(entries, "row", self._m - 1), 0, xi, self._no_factor(), Q)
+
+    def _no_factor(self) -> Factor:
+        return Factor(None, 0, self._kind == np.float32)
 
     def _set_S(self, ring: Ring, S: Array) -> None:
         places = self._slots(ring)
@@ -99,7 +103,8 @@ class MFAC(Optimizer):
 
     def _rebuilt(self, numbers: Mapping[str, int], arrays: Mapping[str, Array]) -> Ring:
         updates = numbers["updates"]
-        factor = Factor(None) if updates < 0 else Factor(arrays["factor"], updates)
+        R = None if updates < 0 else arrays["factor"]
+        factor = replace(self._no_factor(), R=R, updates=max(0, updates))
         Q = tuple(arrays[name] for name in arrays if name.startswith("start"))
         return Ring(numbers["t"], numbers["row"], numbers["spare"], arrays["xi"], factor, Q)
 
@@ -124,14 +129,15 @@ class dense_mfac(MFAC):
 
     def __init__(self, d: int, m: int, lam: float, dtype: str = "float64") -> None:
         d, self._m = check.integer("d", d, 1), check.integer("m", m, 1)
-        self._lam, kind = check.positive("lam", lam), np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
+        self._kind = kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
+        self._lam = check.positive("lam", lam)
         parts = {"G": kind.itemsize * (self._m + 1) * d, "u": 2 * kind.itemsize * d, **_squares(self._m)}
         self._allocate({"d": d, "m": self._m, "lam": self._lam, "dtype": dtype}, parts)
         self._G, self._S = np.zeros((self._m + 1, d), kind), np.zeros((self._m + 1, self._m + 1))
         self._state = self._fresh()
 
     def _fresh(self) -> Ring:
-        return Ring(0, 0, 0, np.zeros(0), Factor(None))
+        return Ring(0, 0, 0, np.zeros(0), self._no_factor())
 
     def _next(self, state: Ring, g: Any) -> tuple[Array, Ring]:
         g = check.array("g", g, shape=self._G.shape[1:])
@@ -202,7 +208,7 @@ class sparse_mfac(MFAC):
         return {**Window.bytes(layout, self._m + 1, stored), "xi": vector, **_squares(self._m), **step}
 
     def _fresh(self) -> Ring:
-        return Ring(0, 0, 0, np.zeros(self._window.layout.d, self._kind), Factor(None))
+        return Ring(0, 0, 0, np.zeros(self._window.layout.d, self._kind), self._no_factor())
 
     def _next(self, state: Ring, g: Any) -> tuple[Array, Ring]:
         layout = self._window.layout
@@ -263,15 +269,16 @@ class low_rank_mfac(MFAC):
     def __init__(
         self, shapes: Sequence[Sequence[int]], m: int, lam: float, rank: int, Q0: Sequence[Any], dtype: str = "float64"
     ) -> None:
-        first = initial_state(shapes, 1, rank, Q0)  # checks the arguments; one row is small
+        layers, self._m = algorithm_6._shapes(shapes), check.integer("m", m, 1)
+        rank, self._lam = check.integer("rank", rank, 1), check.positive("lam", lam)
+        starts = algorithm_6._starts(layers, rank, Q0)
         self._kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
-        self._m, self._lam, self._shapes = check.integer("m", m, 1), check.positive("lam", lam), first.shapes
-        self._starts = tuple(Q.astype(self._kind) for Q in first.Q0)
-        sizes = [(Q.shape[1], shape[0], len(Q)) for shape, Q in zip(first.shapes, first.Q0, strict=True)]
-        item, d = self._kind.itemsize, len(first.xi)
+        self._shapes, self._starts = layers, tuple(Q.astype(self._kind) for Q in starts)
+        sizes = [(Q.shape[1], shape[0], len(Q)) for shape, Q in zip(layers, starts, strict=True)]
+        item, d = self._kind.itemsize, sum(map(prod, layers))
         parts = {"P": item * (self._m + 1) * sum(rho * p1 for rho, p1, _ in sizes)}
         parts |= {"Q": item * (self._m + 1) * sum(rho * p2 for rho, _, p2 in sizes), "xi": item * d, "u": 3 * item * d}
-        said = {"shapes": first.shapes, "m": self._m, "lam": self._lam, "rank": rank, "dtype": dtype}
+        said = {"shapes": layers, "m": self._m, "lam": self._lam, "rank": rank, "dtype": dtype}
         self._allocate(said, {**parts, **_squares(self._m)})
         self._P = [np.zeros((self._m + 1, rho, p1), self._kind) for rho, p1, _ in sizes]
         self._Q = [np.zeros((self._m + 1, rho, p2), self._kind) for rho, _, p2 in sizes]
@@ -279,7 +286,7 @@ class low_rank_mfac(MFAC):
         self._state = self._fresh()
 
     def _fresh(self) -> Ring:
-        return Ring(0, 0, 0, np.zeros(self._d, self._kind), Factor(None), self._starts)
+        return Ring(0, 0, 0, np.zeros(self._d, self._kind), self._no_factor(), self._starts)
 
     def _matrices(self, flat: Array) -> list[Array]:
         """Return the layers of a vector as matrices (p1, p2*...*ps): views."""
