@@ -152,6 +152,6 @@ assert "fails at" in verdict
 #
 # Write a function, then let the checker look: `from efcp_ref.exercises import check`.
 #
-# 1. Write `top_k(a, k)` without sorting the whole vector, and run `check("K:1", top_k)`.
+# 1. Write `top_k(a, k)` without sorting the whole vector, and run `check("1:6", top_k)`.
 # 2. Write `error_feedback(xi, g, block_size, density)` and run `check("1:7", error_feedback)`. What must
 #    `xi` hold when nothing was dropped?

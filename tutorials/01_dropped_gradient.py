@@ -183,6 +183,6 @@ assert metric[-1] < metric[9] / 10
 #
 # `from efcp_ref.exercises import check` judges a function of yours by the printed line that it implements.
 #
-# 1. Write line 5 and line 7 as a function of `xi`, `g`, `block_size` and `density`: `check("1:5", f)`.
+# 1. Write lines 5 to 7 as a function of `xi`, `g`, `block_size` and `density`: `check("1:7", f)`.
 # 2. Replace COMPRESS by one that keeps random entries (`keep_random`). Does the law still hold? Then write the Top-k of
 #    line 6 for `check("1:6", f)`.
