@@ -6,7 +6,7 @@ never compared: they are judged by what they must satisfy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from efcp_ref.paper._validate import Array
 DRIVER, MRRR = 30.0, 500.0  # eps n times these: LAPACK's test ratio; orthogonality of the MRRR driver
 STAGES = ("gram", "eigenvalues", "eigenvectors")
 NOISE = "a kept eigenvalue is below the rounding of the Gram matrix"
+RIDGE = 1e-6  # added to the Gram matrix by the released code (R24)
 CUT = "eigenvalue within rounding of the cut-off"
 
 
@@ -54,13 +55,46 @@ def _judge(case: Case, G: Array, terms: int, result: Mapping[str, Any], declared
     problem = Problem.of(case, G, terms, unit)
     if "gram" in arrays:
         checks.append(_gram(problem, arrays["gram"]))
-    if t0.broken(checks):
-        return tuple(checks)
-    if "eigenvalues" in arrays:
-        checks += _decomposition(problem, arrays, declared)
-    staged = "eigenvectors" in arrays and "eigenvalues" in arrays
-    checks += _given(problem, arrays) if staged else [alone(problem, arrays["u"], declared)]
+    if not t0.broken(checks):
+        checks += as_read(problem, declared, lambda p: _stages(p, arrays, declared))
     return tuple(checks)
+
+
+def _stages(p: Problem, arrays: Mapping[str, Array], declared: Declared) -> list[Check]:
+    """The decomposition, where it is shown; then u, given V and L or alone."""
+    checks = _decomposition(p, arrays, declared) if "eigenvalues" in arrays else []
+    staged = "eigenvectors" in arrays and "eigenvalues" in arrays
+    return [*checks, *(_given(p, arrays) if staged else [alone(p, arrays["u"], declared)])]
+
+
+def as_read(p: Problem, declared: Declared, judged: Callable[[Problem], list[Check]]) -> list[Check]:
+    """Judge by the declared reading of R24; undeclared, agreement with the other habit is inconclusive.
+
+    ``READINGS = {"R24": "ridge"}``: 1e-6 is added to the Gram matrix before it is decomposed (another number may be
+    declared in place of "ridge"), so that F and the cut-off see ``L + 1e-6``. Float64 code may hold that number as it
+    is or as float32 has it: either is right.
+    """
+    said = declared.readings.get("R24", "")
+    ridge = RIDGE if said == "ridge" else _number(said)
+    checks = judged(replace(p, ridge=ridge))
+    if not t0.broken(checks) or (said and ridge == 0):
+        return checks
+    for other in (RIDGE, float(np.float32(RIDGE))) if not said else (float(np.float32(ridge)),):
+        found = judged(replace(p, ridge=other))
+        if all(c.verdict == PASS for c in found):
+            return found if said else [_reading(c) if c.verdict == FAIL else c for c in checks]
+    return checks
+
+
+def _number(text: str) -> float:
+    try:
+        return max(float(text), 0.0)
+    except ValueError:
+        return 0.0
+
+
+def _reading(c: Check) -> Check:
+    return replace(c, verdict=INCONCLUSIVE, reason="reading R24: declare READINGS = {'R24': 'ridge'}")
 
 
 def finite(result: Mapping[str, Any], names: Iterable[str], line: str) -> list[Check]:
@@ -100,6 +134,7 @@ class Problem:
     unit: Unit
     kind: Any  # what the oracle computes in: binary64, or 64 bits of significand for binary64 results
     drift: float = 0.0  # what else may be wrong with G G^T, in norm
+    ridge: float = 0.0  # added to G G^T before it is decomposed (R24)
 
     @classmethod
     def of(cls, case: Case, G: Array, terms: int, unit: Unit) -> Problem:
@@ -112,6 +147,11 @@ class Problem:
         """G G^T, (m, m), in the oracle's precision."""
         G = self.G.astype(self.kind)
         return G @ G.T
+
+    def matrix(self, gram: Array | None = None) -> Array:
+        """What is decomposed, (m, m): the Gram matrix, the target's own where it is given, and the ridge."""
+        A = self.gram() if gram is None else gram.astype(self.kind)
+        return A + self.kind(self.ridge) * np.eye(len(A)) if self.ridge else A
 
     def gram_error(self) -> Array:
         """``k u |G||G|^T + k 2^-149``: what rounding may do to the Gram matrix, (m, m)."""
@@ -145,7 +185,7 @@ def _one(A: Array) -> float:
 
 def _decomposition(p: Problem, arrays: Mapping[str, Array], declared: Declared) -> list[Check]:
     """``||A V - V L||_1 <= 30 n 2u ||A||_1``, ``||V^T V - I||_1 <= 30 n 2u``, ``|L - ref| <= 30 n 2u ||A||``."""
-    A = arrays["gram"].astype(p.kind) if "gram" in arrays else p.gram()
+    A = p.matrix(arrays.get("gram"))
     slack = _one(A - A.T if "gram" in arrays else p.gram_error())  # a solver reads one triangle; or the gram is hidden
     A, L, n = (A + A.T) / 2, arrays["eigenvalues"].astype(p.kind), len(A)
     room = DRIVER * n * 2 * p.unit.u
@@ -209,9 +249,12 @@ def weights(sigma: Array, eps: float, m: int, d: int) -> tuple[Array, Array]:
     roundings of F. The subtraction ``1/(sigma + eps) - 1/eps`` of line 11, taken literally, loses digits where
     sigma << eps: ``4 (1/(sigma + eps) + 1/eps) / sigma^2`` covers it.
 
-    Measured on 10,055 random float32 cases (m <= 16, d <= 97, four LAPACK drivers, random and BLAS summation, line 11
-    in both forms): largest ratio 0.50 given V and L, 0.48 where only u is visible (`reference`), and on 3,870 fresh
-    ones 0.55 and 0.35: no false alarm.
+    Measured with ``python benchmarks/ggt_constant.py --cases 12000 --seed 20261122`` (float32, m <= 16, d <= 97, four
+    LAPACK drivers, random and BLAS summation, line 11 in both forms, each case judged twice): no ``fail``; 32 cases
+    undecided, because F overflows; largest ratio 0.48 given V and L, 0.39 where only u is visible (`reference`).
+    Before that, 10,055 cases: largest ratio 0.50 and 0.48, and 50 ``fail`` (25 cases, judged twice), whose cause looked
+    like overflow of F in float32; such overflow was then made inconclusive, and 3,870 fresh cases had no ``fail``
+    (0.55 and 0.35).
     """
     F = 1 / (eps * sigma * (sigma + eps))
     return F, (max(2 * m + 2 * d, 3 * m + d) + 12) * F + 4 * (1 / (sigma + eps) + 1 / eps) / sigma**2
@@ -250,6 +293,11 @@ def _direction(p: Problem, L: Array, V: Array, kept: Array) -> tuple[Array, Arra
     return expected, size, bound
 
 
+def visible(p: Problem, u: Array, declared: Declared, extra: Any = 0.0) -> Check:
+    """Judge u alone, by the declared reading of R24 (`alone`, `as_read`)."""
+    return as_read(p, declared, lambda problem: [alone(problem, u, declared, extra)])[0]
+
+
 def alone(p: Problem, u: Array, declared: Declared, extra: Any = 0.0) -> Check:
     """``|u - ref| <= `` the Loewner bound of `reference`; where only a dense d x d solver explains it, undecided.
 
@@ -277,7 +325,7 @@ def reference(p: Problem) -> tuple[Array, Array, Array, str]:
     spectrum, and ``|w'_k| <= sqrt(L_k + 2 delta) ||x||``; so
     ``|u - ref|_i <= delta ||x|| sum_j |G^T V|_ij sqrt(sum_k D_jk^2 (L_k + 2 delta))`` plus the arithmetic of `weights`.
     """
-    A = p.gram()
+    A = p.matrix()
     L, V = np.linalg.eigh(A.astype(np.float64))
     L, V, own = np.maximum(L, 0.0), V.astype(p.kind), spectrum(A)[1]
     largest = float(L[-1])
