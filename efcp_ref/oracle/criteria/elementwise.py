@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,6 +26,8 @@ from efcp_ref.oracle.exact import (
 )
 from efcp_ref.paper._validate import Array
 
+_EITHER = "xi' = 0 where kept, |xi' - a| <= u |a| where dropped, a = xi + g"
+_CHOICE = "k entries are kept, none smaller than one that is dropped"
 RELEASED_EPS = 1e-10  # added outside the root by the released code, and by the usual frameworks (R29)
 
 
@@ -64,36 +66,31 @@ def sent(a: Pair, left: Array, hint: Array, k: int, unit: Unit, exact: bool = Fa
     Exactly k are kept; ``|a_kept| (1 + 2u) >= |xi'_dropped|``.
     """
     slack = 0.0 if exact and not a.lo.any() and _representable(a.hi, unit) else unit.u
-    gap = apart(left, a)
+    gap, tier = apart(left, a), "T1" if slack == 0 else "T2"
     stays, goes = gap <= slack * np.abs(a.hi), left == 0
-    tier = "T1" if slack == 0 else "T2"
-    rule = "xi' = 0 where kept, |xi' - a| <= u |a| where dropped, a = xi + g"
-    wrong = ~(stays | goes)
-    if wrong.any():
-        at = int(np.argmax(np.where(wrong, gap, -1)))
-        line = "7:7" if np.isclose(left, a.hi - np.sign(a.hi) * np.abs(a.hi).max()).all() or wrong.sum() <= k else "7:5"
-        numbers = {"got": float(left[at]), "expected": float(a.hi[at]), "bound": float(slack * abs(a.hi[at]))}
-        return [t0.failed("xi", tier, line, rule, "xi' is neither 0 nor a", (at,), **numbers)], goes
-    surely = goes & ~stays  # kept without doubt
-    free = goes & stays
-    choice = "k entries are kept, none smaller than one that is dropped"
-    if not surely.sum() <= k <= surely.sum() + free.sum():
+    if not (stays | goes).all():
+        return [_neither(a.hi, left, np.where(stays | goes, -1.0, gap), slack, k, tier)], goes
+    surely = goes & ~stays  # kept without doubt; what stays and goes is free
+    if not surely.sum() <= k <= goes.sum():
         reason = f"{int(surely.sum())} entries with a != 0 are kept, must be {k}"
-        return [t0.failed("xi", tier, "7:6", choice, reason)], surely
-    kept = surely | (free & hint)
-    smallest = np.abs(a.hi[surely]).min(initial=np.inf)
-    dropped = stays & ~goes
-    largest = np.abs(left[dropped]).max(initial=0.0)
+        return [t0.failed("xi", tier, "7:6", _CHOICE, reason)], surely
+    kept, dropped = surely | (goes & stays & hint), np.where(stays & ~goes, np.abs(left), -1.0)
+    smallest, largest = np.abs(a.hi[surely]).min(initial=np.inf), max(float(dropped.max(initial=0.0)), 0.0)
     if (k > surely.sum() and largest > 0) or smallest * (1 + 2 * slack) < largest:
-        at = int(np.argmax(np.where(dropped, np.abs(left), -1)))
-        smallest = smallest if k == surely.sum() else 0.0
-        return [
-            t0.failed("xi", tier, "7:6", choice, f"|a| = {largest:g} is dropped, {smallest:g} is kept", (at,))
-        ], kept
-    ratio = float(
-        np.max(np.where(goes | (gap == 0), 0.0, gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)), initial=0.0)
-    )
-    return [Check("xi", tier, "7:5", rule, ratio), t0.passed("xi", tier, "7:6", choice)], kept
+        reason = f"|a| = {largest:g} is dropped, {smallest if k == surely.sum() else 0.0:g} is kept"
+        return [t0.failed("xi", tier, "7:6", _CHOICE, reason, (int(np.argmax(dropped)),))], kept
+    scaled = gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)
+    ratio = float(np.max(np.where(goes | (gap == 0), 0.0, scaled), initial=0.0))
+    return [Check("xi", tier, "7:5", _EITHER, ratio), t0.passed("xi", tier, "7:6", _CHOICE)], kept
+
+
+def _neither(a: Array, left: Array, gap: Array, slack: float, k: int, tier: str) -> Check:
+    """Blame line 7 where xi' is a with something else taken off, or at most k entries are wrong; else the sum."""
+    at = int(np.argmax(gap))
+    shifted = np.isclose(left, a - np.sign(a) * np.abs(a).max()).all()
+    line = "7:7" if shifted or (gap >= 0).sum() <= k else "7:5"
+    numbers = {"got": float(left[at]), "expected": float(a[at]), "bound": float(slack * abs(a[at]))}
+    return t0.failed("xi", tier, line, _EITHER, "xi' is neither 0 nor a", (at,), **numbers)
 
 
 def _representable(values: Array, unit: Unit) -> bool:
@@ -161,11 +158,19 @@ def _moved(theta: Array, c: Array, G: Array, eta: float, eps: float, ulps: float
     return t0.forward("theta", "7:9", rule, got, expected, bound)
 
 
+def _mean_magnitude(p: Pair, part: Array) -> Pair:
+    """|p|_1 / d over one tensor, as a pair."""
+    signs = np.where(p.hi[part] < 0, -1.0, 1.0)
+    summed = total(np.stack([np.abs(p.hi[part]), signs * p.lo[part]], -1).ravel()).value
+    return divide(summed, float(len(part)))
+
+
 def sign_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
     """Judge x' = x - Delta and e' = p - Delta, Delta = (|p|_1 / d) sign p, p = gamma g + e.
 
     ``|Delta_i - s sign p_i| <= (d + 4) u s``, s = |p|_1 / d, plus the rounding of the subtraction and of p; a sign is
     undecided where ``|p_i| <= 2u (|gamma g_i| + |e_i|)``; ``|x' - e' - (x - p)| <= 3u (|x| + |p| + s)`` (tolerances).
+    With R34 declared, s and d are those of the tensor that holds i (`tensors`).
     """
     x, e, g = (t0.wide(case.arguments[n]) for n in ("x", "e", "g"))
     shape = {"x": x.shape, "e": x.shape}
@@ -174,42 +179,55 @@ def sign_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tupl
         return tuple(checks)
     arrays = [np.asarray(result[n]) for n in shape]
     unit = max((unit_of(a, declared) for a in arrays), key=lambda unit: unit.u)
-    signed = Signed.of(e, g, float(np.float32(case.arguments["gamma"])), unit, "exact" in case.flags)
+    gamma, sizes = float(np.float32(case.arguments["gamma"])), tensors(len(x), declared)
+    signed = Signed.of(e, g, gamma, unit, "exact" in case.flags, sizes)
     return (*checks, *signed.judge(x, *map(t0.wide, arrays)))
+
+
+def tensors(d: int, declared: Declared) -> list[int]:
+    """Return the sizes of the tensors that are scaled one by one (R34): one, of size d, unless declared otherwise.
+
+    ``READINGS = {"R34": "2,3"}`` gives them in order, repeated until d is reached, the last one cut short: tensors of
+    2, 3, 2, 3, ... entries; so "4" means tensors of four. They are never guessed: with tensors of one entry each,
+    Delta = p would be right, so some partition agrees with nearly any Delta.
+
+    >>> tensors(9, Declared(readings={"R34": "2,3"})), tensors(9, Declared())
+    ([2, 3, 2, 2], [9])
+    """
+    said = declared.readings.get("R34", "")
+    words = [int(word) for word in said.replace(" ", "").split(",") if word.isdigit() and int(word) > 0]
+    sizes: list[int] = []
+    while words and sum(sizes) < d:
+        sizes.append(min(words[len(sizes) % len(words)], d - sum(sizes)))
+    return sizes or [d]
 
 
 class Signed:
     """p, its scaled sign Delta, and what rounding may do to both."""
 
-    def __init__(self, p: Pair, product: Array, e: Array, unit: Unit, exact: bool) -> None:
-        """Prepare Delta and its bound from p = gamma g + e, ``product`` = |gamma g|."""
-        d = len(e)
+    def __init__(self, p: Pair, product: Array, e: Array, unit: Unit, exact: bool, sizes: Sequence[int] = ()) -> None:
+        """Prepare Delta and its bound from p = gamma g + e, ``product`` = |gamma g|, tensor by tensor (R34)."""
+        d, sizes = len(e), list(sizes) or [len(e)]
         self.p, self.unit, self.d = p, unit, d
         self.own = 2 * unit.u * (product + np.abs(e)) + unit.tiny * (product > 0)  # (d,) what rounding may do to p
-        absolute = Pair(np.abs(p.hi), np.where(p.hi < 0, -p.lo, p.lo))
-        summed = total(np.stack([absolute.hi, absolute.lo], -1).ravel()).value
-        self.s = float(summed.hi) / d
         whole = _representable(product, unit)
         zero = (p.hi == 0) & (whole | (product == 0))
         self.unsure = (np.abs(p.hi) <= self.own) & ~zero
-        self.room = (d + 4) * unit.u * self.s + float(self.own.mean()) + unit.tiny
-        Delta = np.sign(p.hi)
-        s = divide(summed, float(d))
-        self.Delta = Pair(Delta * s.hi, Delta * s.lo)
-        power = d & (d - 1) == 0
-        self.exact = (
-            exact
-            and power
-            and not p.lo.any()
-            and bool(np.all(p.hi != 0))
-            and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
-        )
+        parts = np.split(np.arange(d), np.cumsum(sizes)[:-1])
+        means = [_mean_magnitude(p, part) for part in parts]
+        s = Pair(*(np.repeat([float(getattr(mean, half)) for mean in means], sizes) for half in ("hi", "lo")))
+        self.s = s.hi  # (d,)
+        shaken = np.repeat([float(self.own[part].mean()) for part in parts], sizes)
+        self.room = (np.repeat(sizes, sizes) + 4) * unit.u * self.s + shaken + unit.tiny  # (d,)
+        self.Delta = Pair(np.sign(p.hi) * s.hi, np.sign(p.hi) * s.lo)
+        powers = all(n & (n - 1) == 0 for n in sizes) and not p.lo.any() and bool(np.all(p.hi != 0))
+        self.exact = exact and powers and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
 
     @classmethod
-    def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool) -> Signed:
+    def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool, sizes: Sequence[int] = ()) -> Signed:
         """Form p = gamma g + e in pairs."""
         product = two_prod(g, gamma)
-        return cls(add(product, e), np.abs(product.hi), e, unit, exact)
+        return cls(add(product, e), np.abs(product.hi), e, unit, exact, sizes)
 
     def judge(self, x: Array, new_x: Array, new_e: Array) -> tuple[Check, ...]:
         """Return the checks of lines 5, 6, 7: the first that is broken names the line."""
@@ -248,7 +266,7 @@ class Signed:
     def difference(self, start: Any, got: Array) -> tuple[Array, Array]:
         """Return ``|got - (start - Delta)|``, the best over the signs that are open, and the expected value, (d,)."""
         choices = []
-        for Delta in (self.Delta, *(np.full(self.d, s) for s in (0.0, self.s, -self.s))):
+        for Delta in (self.Delta, *(0.0 * self.s, self.s, -self.s)):
             choices.append(apart(got, add(start, negative(Delta))))
         gap = np.where(self.unsure, np.min(choices, axis=0), choices[0])
         return gap, add(start, negative(self.Delta)).hi
@@ -259,7 +277,7 @@ class Signed:
     ) -> Check:
         gap, expected = measured
         room = np.broadcast_to(room, gap.shape)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             ratio = np.where(gap == 0, 0.0, gap / room)
         at = int(np.argmax(ratio))
         verdict = FAIL if ratio[at] > 1 else "pass"
