@@ -6,13 +6,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from efcp_ref.oracle.core import UNITS, Case, Check, Declared
 from efcp_ref.oracle.criteria import structure as t0
-from efcp_ref.oracle.exact import two_sum
+from efcp_ref.oracle.exact import Pair, two_sum
 from efcp_ref.paper._validate import Array, share
 from efcp_ref.paper.top_k import kept, layout
 
@@ -213,59 +214,80 @@ class _Step:
 
     xi: Array
     g: Array
-    a: Array
+    sum: Pair  # xi + g
     c: Array
     left: Array
     on: Array
     store: float  # unit roundoff of the stored values
-    u: float
+    p: t0.Precision
+    integers: bool  # whether sums are exact where the storage holds them
+
+    @classmethod
+    def of(cls, case: Case, result: Mapping[str, Any], declared: Declared) -> _Step:
+        """Read the case and what was returned."""
+        xi, g = t0.wide(case.arguments["xi"]), t0.wide(case.arguments["g"])
+        indices, values = np.asarray(result["indices"]).astype(np.int64), np.asarray(result["values"])
+        c, on = np.zeros(len(g)), np.zeros(len(g), dtype=bool)
+        c[indices], on[indices] = t0.wide(values), True
+        store = max(UNITS[kind].u for kind in _stores(values, declared) if kind in UNITS)
+        p = t0.precision(declared, np.asarray(result["xi"]))
+        return cls(xi, g, two_sum(xi, g), c, t0.wide(result["xi"]), on, store, p, "exact" in case.flags)
+
+    @property
+    def a(self) -> Array:
+        """xi + g, rounded once."""
+        return self.sum.hi
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether a is a number of the result's own precision, so that nothing is rounded."""
+        return self.integers and not self.sum.lo.any() and np.array_equal(self.as_stored, self.a)
+
+    @cached_property
+    def as_stored(self) -> Array:
+        """a in the precision of the result."""
+        return t0.wide(t0.rounding(self.a, self.p.unit.name))
+
+    @cached_property
+    def back(self) -> Pair:
+        """dense(values) + xi', exactly."""
+        return two_sum(self.c, self.left)
+
+    def checked(self, name: str, line: str, rule: str, got: Array, expected: Array, blamed: str) -> Check:
+        """``|a^ - a| <= bound`` on every coordinate; those that are wrong count at the blamed line alone."""
+        gap, bound, bad = self.measured
+        error = np.where(bad & (line == blamed), gap, np.where(bad, 0, gap))
+        tier = "T1" if self.exact else "T2"
+        return t0.bounded(name, tier, line, rule, got, expected, bound, size=np.inf, error=error)
+
+    @cached_property
+    def measured(self) -> tuple[Array, Array, Array]:
+        """``|a^ - a|``, its bound ``u |a^|`` (0 where exact; flushing adds its own), and where it is exceeded."""
+        back = self.back
+        gap = np.abs((back.hi - self.sum.hi) + (back.lo - self.sum.lo))
+        bound = np.zeros(len(gap)) if self.exact else self.p.unit.u * np.abs(back.hi)
+        bound = bound + (2 * self.p.daz + self.p.ftz) * self.p.unit.normal
+        return gap, bound, gap > bound
 
 
 def _feedback(case: Case, result: Mapping[str, Any], declared: Declared, blocks: Blocks) -> list[Check]:
     """The sum, the selection, the values, the residual: coordinates that do not add up are blamed on one line."""
-    xi, g, left = t0.wide(case.arguments["xi"]), t0.wide(case.arguments["g"]), t0.wide(result["xi"])
+    step = _Step.of(case, result, declared)
     indices, values = np.asarray(result["indices"]).astype(np.int64), np.asarray(result["values"])
-    p = t0.precision(declared, np.asarray(result["xi"]))
-    c, on = np.zeros(len(g)), np.zeros(len(g), dtype=bool)
-    c[indices], on[indices] = t0.wide(values), True
-    a, back = two_sum(xi, g), two_sum(c, left)
-    gap = np.abs((back.hi - a.hi) + (back.lo - a.lo))
-    exact = "exact" in case.flags and not a.lo.any() and np.array_equal(t0.wide(t0.rounding(a.hi, p.unit.name)), a.hi)
-    bound = np.zeros(len(g)) if exact else p.unit.u * np.abs(back.hi)
-    bound = bound + (2 * p.daz + p.ftz) * p.unit.normal
-    bad = gap > bound
-    step = _Step(
-        xi, g, a.hi, c, left, on, max(UNITS[kind].u for kind in _stores(values, declared) if kind in UNITS), p.unit.u
-    )
+    bad = step.measured[2]
     line = _blame(step, bad) if bad.any() else ""
-    used = back.hi if not bad.any() else t0.wide(t0.rounding(a.hi, p.unit.name))
-    tier = "T1" if exact else "T2"
-
-    def stage(name: str, key: str, rule: str, got: Array, expected: Array) -> Check:
-        return t0.bounded(
-            name,
-            tier,
-            key,
-            rule,
-            got,
-            expected,
-            bound,
-            size=np.inf,
-            error=np.where(bad & (key == line), gap, np.where(bad, 0, gap)),
-        )
-
-    values_check = (
-        stage("values", "1:6", _VALUES, c, a.hi)
-        if line == "1:6"
-        else (
-            _rounded(used, indices, values, declared, "1:6") if not line else t0.passed("values", "T1", "1:6", _VALUES)
-        )
-    )
+    used = step.as_stored if line else step.back.hi
+    if line == "1:6":
+        valued = step.checked("values", "1:6", _VALUES, step.c, step.a, line)
+    elif line:
+        valued = t0.passed("values", "T1", "1:6", _VALUES)
+    else:
+        valued = _rounded(used, indices, values, declared, "1:6")
     return [
-        stage("a", "1:5", _SUM, back.hi, a.hi),
+        step.checked("a", "1:5", _SUM, step.back.hi, step.a, line),
         _selection(used, indices, blocks, "1:6"),
-        values_check,
-        stage("xi", "1:7", _REST, left, a.hi - c),
+        valued,
+        step.checked("xi", "1:7", _REST, step.left, step.a - step.c, line),
     ]
 
 
@@ -278,7 +300,7 @@ def _blame(step: _Step, bad: Array) -> str:
     on, off = step.on, bad & ~step.on
     if not on.any():
         return "1:5"
-    near = np.abs(step.c - step.a)[on] <= 2 * (step.store + step.u) * np.abs(step.a)[on]
+    near = np.abs(step.c - step.a)[on] <= 2 * (step.store + step.p.unit.u) * np.abs(step.a)[on]
     own = (np.abs(step.c - step.g)[on] <= step.store * np.abs(step.g)[on]).all() and np.array_equal(
         step.left[~on], step.g[~on]
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,30 @@ from efcp_ref.paper._validate import Array
 
 _INDEX = "index"
 _LARGEST = {"float64": 2.0**1023, "float32": 2.0**127, "float16": 2.0**15, "bfloat16": 2.0**127}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The arrays behind one check: a report shows those of the check that is blamed."""
+
+    stage: str
+    got: Array
+    expected: Array
+    ratio: Array
+
+
+_WATCH: ContextVar[list[Seen] | None] = ContextVar("watch", default=None)
+
+
+@contextmanager
+def watched() -> Iterator[list[Seen]]:
+    """Collect the arrays of every inequality that is evaluated inside."""
+    seen: list[Seen] = []
+    token = _WATCH.set(seen)
+    try:
+        yield seen
+    finally:
+        _WATCH.reset(token)
 
 
 @dataclass(frozen=True)
@@ -196,9 +222,12 @@ def bounded(
     if lost.any():
         return _not_finite(stage, line, got, expected, lost)
     allowed = bound + certified
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):  # a ratio beyond 1e308 is infinite, and fails
         ratio = np.where(gap == 0, 0.0, gap / allowed)
     blind = {"oracle": certified > bound / 10, "vacuous": (bound >= scale) & (scale > 0), "overflow": overflow}
+    watch = _WATCH.get()
+    if watch is not None:
+        watch.append(Seen(stage, got, expected, ratio))
     decided = (ratio > 1) | ~np.logical_or.reduce(list(blind.values()))
     if got.size and not decided.any():
         why = next(
