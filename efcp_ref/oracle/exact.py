@@ -157,10 +157,9 @@ def product(A: Array, B: Array | None = None, precise: bool = True) -> Product:
     bits = (53 - max(n - 1, 0).bit_length()) // 2
     rows, row_rest = _slices(A, 1, bits)
     columns, column_rest = ([s.T for s in rows], row_rest.T) if B is None else _slices(right, 0, bits)
-    value = pair(np.zeros_like(magnitude))
-    for level in range(len(rows) + len(columns) - 1):  # the largest slices first
-        for i in range(max(0, level + 1 - len(columns)), min(level + 1, len(rows))):
-            value = add(value, rows[i] @ columns[level - i])
+    every = np.concatenate(rows) @ np.concatenate(columns, axis=1)  # each entry exact; one call for all slices
+    shape = (len(rows), magnitude.shape[0], len(columns), magnitude.shape[1])
+    value = total(every.reshape(shape).transpose(1, 3, 0, 2).reshape(*magnitude.shape, -1)).value
     error = 4 * (len(rows) * len(columns) + 1) * _DOUBLE * magnitude
     if row_rest.any() or column_rest.any():
         error = error + 1.01 * (np.abs(row_rest) @ np.abs(right) + size @ np.abs(column_rest))
@@ -175,7 +174,7 @@ def _slices(A: Array, axis: int, bits: int) -> tuple[list[Array], Array]:
         top = np.abs(rest).max(axis=axis, keepdims=True, initial=0.0)
         if not top.any():
             break
-        unit = np.ldexp(1.0, np.clip(np.frexp(top)[1] - bits, -1000, 1000))
+        unit = np.ldexp(1.0, np.minimum(np.maximum(np.frexp(top)[1] - bits, -1000), 1000))
         part = np.rint(rest / unit) * unit
         parts.append(part)
         rest = rest - part

@@ -11,7 +11,7 @@ import numpy as np
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import finite
-from efcp_ref.oracle.exact import Product, add, adds_exactly, negative, product, step_of, times, total
+from efcp_ref.oracle.exact import Pair, Product, add, adds_exactly, negative, pair, product, step_of, times, total
 from efcp_ref.paper._validate import Array
 
 POWER = {"householder": 0, "svd": 0, "cgs2": 0, "mgs": 1, "cgs": 2}  # of cond(M Q) in the loss of orthogonality
@@ -46,11 +46,16 @@ def factors(
     return (orthonormal, _range(M, Q, P, unit, orthonormal, roundings), *_right(M, P, Q_new, unit, roundings))
 
 
+def _precise(unit: Unit) -> bool:
+    """Whether binary64 is too coarse to judge by: its rounding is 2^-29 of float32's."""
+    return unit.u < 2.0**-30
+
+
 def _orthonormal(MQ: Array, P: Array, unit: Unit, declared: Declared) -> Check:
     """``||P^T P - I||_F <= 8 p rho u cond(M Q)^j``; undecided where that exceeds 0.1 (tolerances: power iteration)."""
     p, rho = P.shape
     P64 = t0.wide(P)
-    loss = float(np.linalg.norm(add(product(P64.T, P64).value, -np.eye(rho)).hi))
+    loss = float(np.linalg.norm(add(product(P64.T, P64, _precise(unit)).value, -np.eye(rho)).hi))
     strict, cond = 8 * p * rho * unit.u, _condition(MQ)
     name = (declared.orthogonalisation or "mgs").lower()
     allowed = strict * cond ** POWER.get(name, 1)
@@ -83,9 +88,9 @@ def _condition(A: Array) -> float:
 def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundings: int) -> Check:
     """``||(I - P P^T) M Q||_F <= q u || |M||Q| ||_F + 8 p rho u ||M Q||_F + ||P^T P - I|| ||M Q||_F``: P spans M Q."""
     p, rho = P.shape
-    P64, MQ = t0.wide(P), product(M, Q).value
-    inside = product(P64.T, MQ.hi).value  # (rho, rho)
-    outside = float(np.linalg.norm(add(MQ, negative(product(P64, inside.hi).value)).hi))
+    P64, MQ, precise = t0.wide(P), product(M, Q, _precise(unit)).value, _precise(unit)
+    inside = product(P64.T, MQ.hi, precise).value  # (rho, rho)
+    outside = float(np.linalg.norm(add(MQ, negative(product(P64, inside.hi, precise).value)).hi))
     size, loss = float(np.linalg.norm(MQ.hi)), orthonormal.got or 0.0
     bound = (Q.shape[0] + roundings) * (
         unit.u * float(np.linalg.norm(np.abs(M) @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny
@@ -108,7 +113,7 @@ def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundin
 
 def _right(M: Array, P: Array, Q_new: Array, unit: Unit, roundings: int) -> tuple[Check, ...]:
     """``|Q' - M^T P| <= p u |M|^T |P| + p 2^-149``, with the target's own P; ``6 sqrt p`` in place of p warns (T3)."""
-    p, expected = len(P), product(M.T, t0.wide(P))
+    p, expected = len(P), product(M.T, t0.wide(P), _precise(unit))
     return tuple(
         t0.forward("Q", "5:5", rule, Q_new, expected.value, (n + roundings) * (unit.u * expected.magnitude + unit.tiny),
                    tier=tier, magnitude=expected.magnitude, error=expected.error)
@@ -129,7 +134,8 @@ def low_rank_inner_product(case: Case, result: Mapping[str, Any], declared: Decl
     checks = t0.outputs(case, result, {"product": ()})
     if t0.broken(checks) or t0.broken(checks := [*checks, *finite(result, ("product",), "6:8")]):
         return tuple(checks)
-    got, trace = np.asarray(result["product"]), inner_product(*factors)
+    P1, Q1, P2, Q2 = factors
+    got, trace = np.asarray(result["product"]), inner_product(P1, Q1, P2, Q2)
     unit = unit_of(got, declared)
     (p1, rho1), (p2, rho2) = factors[0].shape, factors[3].shape
     if "exact" in case.flags and adds_exactly(_terms(*factors), trace.magnitude, unit.u):
@@ -146,17 +152,28 @@ def low_rank_inner_product(case: Case, result: Mapping[str, Any], declared: Decl
     return tuple(checks)
 
 
-def inner_product(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Product:
-    """Return Tr((P1 Q1^T)^T P2 Q2^T) = sum((P1^T P2) o (Q1^T Q2)) in pairs."""
-    left, right = product(P1.T, P2), product(Q1.T, Q2)
+def inner_product(P1: Array, Q1: Array, P2: Array, Q2: Array, precise: bool = True) -> Product:
+    """Return Tr((P1 Q1^T)^T P2 Q2^T) = sum((P1^T P2) o (Q1^T Q2)), in pairs, or in binary64 if that is enough.
+
+    P1 and Q1 may be stacks (m, p, rho): one call then gives all m numbers.
+    """
+    left, right = _crossed(P1, P2, precise), _crossed(Q1, Q2, precise)
+    magnitude = np.sum(left.magnitude * right.magnitude, axis=-1)
+    error = np.sum(left.error * right.magnitude + left.magnitude * right.error, axis=-1) + 2.0**-100 * magnitude
+    if not precise:
+        terms = left.value.hi * right.value.hi
+        return Product(pair(terms.sum(axis=-1)), error + 2.0**-52 * (terms.shape[-1] + 1) * magnitude, magnitude)
     high, low = times(left.value, right.value.hi), left.value.hi * right.value.lo
-    summed = total(np.stack([high.hi.ravel(), (high.lo + low).ravel()]).ravel())
-    magnitude = np.sum(left.magnitude * right.magnitude)
-    return Product(
-        summed.value,
-        summed.error + 2.0**-100 * magnitude + np.sum(left.error * right.magnitude + left.magnitude * right.error),
-        magnitude,
-    )
+    summed = total(np.concatenate([high.hi, high.lo + low], axis=-1))
+    return Product(summed.value, summed.error + error, magnitude)
+
+
+def _crossed(A: Array, B: Array, precise: bool) -> Product:
+    """A^T B of one matrix or a stack of them, each flattened: (..., rho1 rho2)."""
+    across = np.swapaxes(A, -1, -2)  # (..., rho1, p)
+    shape = (*across.shape[:-2], across.shape[-2] * B.shape[1])
+    value, error, magnitude = product(across.reshape(-1, across.shape[-1]), B, precise)
+    return Product(Pair(*(v.reshape(shape) for v in value)), error.reshape(shape), magnitude.reshape(shape))
 
 
 def _terms(P1: Array, Q1: Array, P2: Array, Q2: Array) -> Array:
