@@ -377,6 +377,7 @@ class _Window:
         self.G, self.row, self.t = zeros(m, d), 0, 0
 
     def insert(self, c: Exact) -> None:
+        """Replace the oldest row."""
         self.G[self.row] = c
         self.row, self.t = (self.row + 1) % len(self.G), self.t + 1
 
@@ -388,6 +389,7 @@ class _Feedback:
         self.xi, self._choose, self.kept = zeros(d), choose, [0]
 
     def send(self, g: Any) -> Exact:
+        """Return c of line 6; what is left waits."""
         a = self.xi + exact(g)
         self.kept = self._choose(a)
         c, self.xi = _feedback(a, self.kept)

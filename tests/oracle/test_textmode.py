@@ -95,7 +95,8 @@ def test_one_case_of_a_seed():
 
 
 def test_declarations():
-    found = read_answers(b'declare SOLVER eigh declare ARITHMETIC.depth 4 declare DTYPES float32 case sp 0 0').declarations
+    text = b"declare SOLVER eigh declare ARITHMETIC.depth 4 declare DTYPES float32 case sp 0 0"
+    found = read_answers(text).declarations
     assert found == {"SOLVER": "eigh", "ARITHMETIC": {"depth": 4}, "DTYPES": ["float32"]}
     with pytest.raises(UsageError, match="SOLVER"):
         verify("sp", b"declare SOLVER magic " + answered("sp").encode())

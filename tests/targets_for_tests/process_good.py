@@ -48,7 +48,7 @@ def answer(message):
     if "wrong" in FLAGS:
         omega[-1] += 1.0
     if "npy" in FLAGS:
-        head = "{'descr': '<f8', 'fortran_order': False, 'shape': (%d,), }\n" % len(omega)
+        head = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({len(omega)},), }}\n"
         data = b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head.encode() + struct.pack(f"<{len(omega)}d", *omega)
         with open(os.path.join(FOLDER, "omega.npy"), "wb") as file:
             file.write(data)
