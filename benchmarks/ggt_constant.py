@@ -27,7 +27,10 @@ from tests.oracle.criteria.test_eigen import DRIVERS, SHAPES, direction, judged,
 def measure(cases: int, seed: int) -> dict[str, Any]:
     """Judge so many cases; return the largest ratios, the counts of verdicts and the cases that failed."""
     rng = np.random.default_rng(seed)
-    ratio, said, reasons, alarms = {"staged": 0.0, "u only": 0.0}, Counter(), Counter(), []
+    ratio: dict[str, float] = {"staged": 0.0, "u only": 0.0}
+    said: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    alarms: list[tuple[Any, ...]] = []
     for n in range(cases):
         case = make(rng, *SHAPES[rng.integers(len(SHAPES))])
         driver, order, literal = DRIVERS[rng.integers(4)], ("blas", "random")[rng.integers(2)], rng.random() < 1 / 3

@@ -115,6 +115,10 @@ def _readings(value: Any) -> dict[str, str]:
         )
     if not all(isinstance(v, str) for v in value.values()):
         raise UsageError(f"READINGS = {value!r} in the target, every reading must be a text such as 'stored'")
+    sizes = value.get("R34", "1").replace(" ", "").split(",")
+    if value.get("R34") != "whole vector" and not all(s.isdigit() and int(s) > 0 for s in sizes):
+        rule = "must be 'whole vector' or the sizes of the tensors, such as '2,3'"
+        raise UsageError(f"READINGS['R34'] = {value['R34']!r} in the target, {rule}")
     return value
 
 

@@ -182,7 +182,8 @@ def test_torch_tensors_in_and_out():
         ({"ARITHMETIC": {"depht": 3}}, "depth"), ({"ARITHMETIC": {"depth": 0}}, "at least 1"),
         ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"),
         ({"ARRAYS": "tensorflow"}, "torch"),
-        ({"READINGS": {"R4": 1}}, "text"), ({"ORTHOGONALISATION": "qr"}, "householder"),
+        ({"READINGS": {"R4": 1}}, "text"), ({"READINGS": {"R34": "per tensor"}}, "'2,3'"),
+        ({"ORTHOGONALISATION": "qr"}, "householder"),
     ],
 )  # fmt: skip
 def test_wrong_declarations_are_wrong_usage(raw, words):
@@ -198,6 +199,7 @@ def test_a_wrong_declaration_in_a_file_is_wrong_usage():
 def test_declarations_are_read():
     assert declared({}) == Declared()
     assert declared({"DTYPES": "float32", "READINGS": {"R4": "stored"}}).dtypes == ("float32",)
+    assert declared({"READINGS": {"R34": "2, 3"}}).readings == {"R34": "2, 3"}
 
 
 def test_killing_the_child_takes_its_process_group():

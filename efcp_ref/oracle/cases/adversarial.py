@@ -601,6 +601,22 @@ def _spread(rng: Rng, arguments: Arguments) -> Arguments:
     return {"G": G, "eps": 0.5, "cutoff": 2.0**-10}
 
 
+def _dependent_rows(rng: Rng, arguments: Arguments) -> Arguments:
+    """Make the window of rank two, at the first row's positions: rows a, b, a + b, a / 2, and so on, exactly."""
+    name, rows = _rows(arguments)
+    a, b = build.nonzero(8)(rng, (2, rows.shape[1]))
+    made = np.stack([(a, b, a + b, a / 2)[r % 4] * 2.0 ** -(r // 4) for r in range(len(rows))])
+    places = {"indices": np.repeat(arguments["indices"][:1], len(rows), axis=0)} if "indices" in arguments else {}
+    return {**places, name: made.astype(rows.dtype), "eps": 0.5}
+
+
+def dependent(operation: str, **sizes: Any) -> Recipe:
+    """Return the window of lower rank than it has different rows that are not zero."""
+    made = with_(given(operation, **sizes, cutoff=CLEAR), _dependent_rows)
+    why = "sigma = 0 that no zero or equal row gives away: 1 / sigma is noise"
+    return _recipe("a row is the sum of two others", why, made)
+
+
 def ggt(operation: str, sizes: Arguments, one: Arguments, filled: Arguments) -> list[Recipe]:
     """Return the corners of GGT: damping, cut-off and windows of lower rank."""
     made = given(operation, **sizes)
@@ -628,7 +644,7 @@ def _ggt_direction() -> list[Recipe]:
     equal_ = _recipe("equal eigenvalues", "eigenvectors are free up to a rotation",
                      with_(given(name, **sizes), lambda rng, a: {"G": 3 * np.eye(4, 30), "eps": 0.5}))  # fmt: skip
     rows = ggt(name, sizes, {"m": 1, "d": 30}, {"m": 6, "d": 30})
-    return [*rows[:1], spread, *rows[1:4], equal_, *rows[4:], *common(name, **sizes)]
+    return [*rows[:1], spread, *rows[1:4], equal_, *rows[4:], *common(name, **sizes), dependent(name, **sizes)]
 
 
 def _sparse_ggt_direction() -> list[Recipe]:
@@ -645,6 +661,7 @@ def _sparse_ggt_direction() -> list[Recipe]:
         *big_blocks(name)[1:],
         *layouts(name)[1:],
         *common(name, layout=medium, m=4),
+        dependent(name, m=4, layout=medium),
     ]
 
 

@@ -106,6 +106,12 @@ def parallel(rng: Rng, g: np.ndarray) -> np.ndarray:
     return constant(rng, g) * np.ldexp(1.0, rng.integers(-3, 4, len(g)))[:, None]
 
 
+def dependent(rng: Rng, g: np.ndarray) -> np.ndarray:
+    """Gradients a, b, a + b, a / 2, over and over: any four of them have rank two."""
+    a, b = build.nonzero(8)(rng, (2, g.shape[1]))
+    return np.stack([(a, b, a + b, a / 2)[t % 4] for t in range(len(g))])
+
+
 def loud_then_quiet(rng: Rng, g: np.ndarray) -> np.ndarray:
     """Gradients that shrink: old rows of the window dominate."""
     return build.f32(g * 0.7 ** np.arange(len(g))[:, None])
@@ -271,6 +277,9 @@ def adversarial(operation: str) -> list[Recipe]:
         ),
     ]
     tiny = run(operation, some_subnormal, T=8, **cut)
+    why = "sigma = 0 that no zero or equal row gives away: 1 / sigma is noise"
+    rank = run(operation, T=10, m=4, shape=dependent, d=20, k=20, eps=0.5, **cut)
+    ranks = [_adversarial("a gradient is the sum of two others", why, rank)] if operation.endswith("ggt") else []
     return [
         *rows,
         _adversarial("gradients always zero", "NaN for ever", run(operation, T=5, shape=all_zero)),
@@ -284,6 +293,7 @@ def adversarial(operation: str) -> list[Recipe]:
         _adversarial("non-contiguous gradients", "wrong stride", run(operation, T=6), "strided"),
         _adversarial("signed zeros", "-0.0 taken as negative or kept", run(operation, signed_zeros, T=9)),
         _adversarial("subnormal entries", "flush to zero", tiny, "subnormal"),
+        *ranks,
     ]
 
 

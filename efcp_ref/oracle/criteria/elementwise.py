@@ -123,10 +123,12 @@ def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool 
 def moved(theta: Array, c: Array, G: Array, eta: float, got: Array, unit: Unit, declared: Declared) -> Check:
     """``|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)``, its own G'; R29 where G' = 0."""
     said = declared.readings.get("R29")
-    eps = float(np.float32(said)) if said not in (None, "0", "unmoved") else 0.0
+    eps = 0.0 if said in (None, "0", "unmoved") else float(said)
     ulps = 5.0 + float(declared.arithmetic.get("rsqrt", 0) or 0)
     lost = (c != 0) & (unit.normal > G)
     check = _moved(theta, c, G, eta, eps, ulps, got, unit)
+    if check.verdict == FAIL and eps:  # the target's own constant, as it is written or as float32 has it
+        check = _moved(theta, c, G, eta, float(np.float32(eps)), ulps, got, unit)
     if check.verdict == FAIL and said is None:
         other = _moved(theta, c, G, eta, RELEASED_EPS, ulps, got, unit)
         if other.verdict != FAIL:

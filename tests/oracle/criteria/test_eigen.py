@@ -244,3 +244,77 @@ def test_the_sparse_window_is_judged_densified() -> None:
     )
     assert verdict_of(eigen.sparse_ggt_direction(sparse, right, Declared())) == PASS
     assert verdict_of(eigen.sparse_ggt_direction(sparse, {**right, "u": -right["u"]}, Declared())) == FAIL
+
+
+def ridged(case: Case, dtype: Any, ridge: float = 1e-6) -> dict[str, Array]:
+    """What the released code does: ridge I is added to the Gram matrix before it is decomposed."""
+    a = case.arguments
+    G, x, eps = a["G"].astype(dtype), a["x"].astype(dtype), dtype(a["eps"])
+    gram = G @ G.T
+    L, V = np.linalg.eigh(gram + dtype(ridge) * np.eye(len(G), dtype=dtype))
+    s = np.sqrt(L)
+    u = x / eps - G.T @ (V @ ((V.T @ (G @ x)) / (eps * s * (s + eps))))
+    return {"u": u.astype(dtype), "gram": gram, "eigenvalues": L, "eigenvectors": V}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shown", [("u",), ("u", "gram"), ("u", "gram", "eigenvalues", "eigenvectors")])
+def test_R24_the_ridge_is_a_reading(shown: tuple[str, ...], dtype: Any) -> None:
+    G = f32(np.diag([0.03, 0.02, 0.01]) @ np.eye(3, 8))
+    case = Case("ggt_direction", "generic", "", 0, 0, {"G": G, "x": f32(np.ones(8)), "eps": 0.0078125, "cutoff": 0.0})
+    result = {n: a for n, a in ridged(case, dtype).items() if n in shown}
+    verdict, checks = judged(case, result)
+    assert verdict == INCONCLUSIVE
+    assert any(c.reason == "reading R24: declare READINGS = {'R24': 'ridge'}" for c in checks)
+    assert judged(case, result, readings={"R24": "ridge"})[0] == PASS
+    assert judged(case, result, readings={"R24": "1e-6"})[0] == PASS
+    wrong = (FAIL,) if "eigenvalues" in shown or dtype is np.float64 else (FAIL, INCONCLUSIVE)  # a dense solver's error
+    assert judged(case, result, readings={"R24": "none"})[0] in wrong  # declared, so not another reading
+    other = {n: a for n, a in ridged(case, dtype, 1e-5).items() if n in shown}
+    assert judged(case, other)[0] in wrong  # a ridge, but nobody's
+    assert judged(case, other, readings={"R24": "ridge"})[0] in wrong
+    assert judged(case, other, readings={"R24": "1e-5"})[0] == PASS
+
+
+def test_R24_declared_the_other_habit_fails() -> None:
+    G = f32(np.diag([0.03, 0.02, 0.01]) @ np.eye(3, 8))
+    case = Case("ggt_direction", "generic", "", 0, 0, {"G": G, "x": f32(np.ones(8)), "eps": 0.0078125, "cutoff": 0.0})
+    plain = direction(case, np.float32, np.random.default_rng(0))
+    assert judged(case, plain)[0] == PASS
+    assert judged(case, plain, readings={"R24": "ridge"})[0] == FAIL
+
+
+@pytest.mark.parametrize("name", ["ggt_direction", "sparse_ggt_direction"])
+def test_a_window_of_lower_rank_is_decided(name: str) -> None:
+    """Rows a, b, a + b, a / 2: float32 code passes, 0.1 % off it fails."""
+    from efcp_ref.oracle.cases import FIXED, generate
+
+    index = next(i for i, r in enumerate(FIXED[name]) if r.label == "a row is the sum of two others")
+    rng = np.random.default_rng(1)
+    for seed in range(6):
+        case = generate(name, seed, index)
+        a = dict(case.arguments)
+        if "values" in a:
+            a["G"] = np.zeros((len(a["values"]), a["d"]))
+            np.put_along_axis(a["G"], a["indices"].astype(int), a["values"], axis=1)
+        dense = Case("ggt_direction", "adversarial", "", seed, index, a)
+        result = direction(dense, np.float32, rng)
+        assert np.linalg.matrix_rank(a["G"]) == 2
+        judge = getattr(eigen, name)
+        assert verdict_of(judge(case, {"u": result["u"]}, Declared())) == PASS
+        assert verdict_of(judge(case, result, Declared())) == PASS
+        wrong = {**result, "u": result["u"] * np.float32(1.001)}
+        assert verdict_of(judge(case, wrong, Declared())) == FAIL
+
+
+def test_about_ten_per_cent_may_pass_where_only_u_is_visible() -> None:
+    """The published looseness of the bound for u alone: 25 % off is found, 10 % may pass (m = 5, d = 40)."""
+    rng, found = np.random.default_rng(8), {1.1: 0, 1.25: 0}
+    for _ in range(20):
+        G = f32(rng.standard_normal((5, 40)))
+        case = Case("ggt_direction", "generic", "", 0, 0, {"G": G, "x": G[2], "eps": 0.5, "cutoff": 0.0009765625})
+        u = direction(case, np.float32, rng)["u"]
+        for factor in found:
+            found[factor] += judged(case, {"u": u * np.float32(factor)})[0] == FAIL
+    assert found[1.25] == 20
+    assert found[1.1] < 20

@@ -107,9 +107,8 @@ def test_R29_a_coordinate_with_zero_G_is_not_moved_and_eps_is_a_reading() -> Non
     checks = adagrad_step(case, released, Declared())
     assert verdict_of(checks) == INCONCLUSIVE
     assert "R29" in checks[-1].reason
-    assert (
-        verdict_of(adagrad_step(case, released, Declared(readings={"R29": "1e-10"}))) == FAIL
-    )  # 1e-10 is not float32(1e-10)
+    assert verdict_of(adagrad_step(case, released, Declared(readings={"R29": "1e-10"}))) == PASS
+    assert verdict_of(adagrad_step(case, released, Declared(readings={"R29": "1e-9"}))) == FAIL
     exact = adagrad(case, np.float64, eps=float(np.float32(1e-10)))
     assert verdict_of(adagrad_step(case, exact, Declared(readings={"R29": "1e-10"}))) == PASS
 
@@ -197,3 +196,40 @@ def test_a_sign_within_rounding_is_free() -> None:
         Delta = np.array([sign * s, s])
         result = {"x": (-Delta).astype(np.float32), "e": (np.array([0, gamma * 8 + 1]) - Delta).astype(np.float32)}
         assert verdict_of(sign_step(case, result, Declared())) == PASS
+
+
+def per_tensor(case: Case, sizes: list[int], dtype: Any) -> dict[str, Array]:
+    """EF-SignSGD scaled tensor by tensor, as frameworks do that step one tensor after the other."""
+    x, e, g = (case.arguments[n].astype(dtype) for n in ("x", "e", "g"))
+    p = dtype(case.arguments["gamma"]) * g + e
+    parts = np.split(np.abs(p), np.cumsum(sizes)[:-1])
+    Delta = np.repeat([part.mean(dtype=dtype) for part in parts], sizes).astype(dtype) * np.sign(p)
+    return {"x": x - Delta, "e": p - Delta}
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize(("said", "d", "sizes"), [("2,3", 5, [2, 3]), ("4", 10, [4, 4, 2]), ("2, 3", 9, [2, 3, 2, 2])])
+def test_R34_per_tensor_is_a_reading_that_names_its_sizes(said: str, d: int, sizes: list[int], dtype: Any) -> None:
+    """The sizes are repeated until d is reached, the last one cut short; they are never guessed."""
+    rng = np.random.default_rng(d)
+    for n in range(20):
+        draw = (lambda: rng.integers(1, 9, d).astype(float)) if n % 2 else (lambda: f32(rng.standard_normal(d)))
+        case = Case("sign_step", "", "", 0, 0, {"x": draw(), "e": draw(), "g": draw(), "gamma": 0.5},
+                    frozenset({"exact"} if n % 2 else ()))  # fmt: skip
+        result = per_tensor(case, sizes, dtype)
+        assert verdict_of(sign_step(case, result, Declared(readings={"R34": said}))) == PASS
+        whole = per_tensor(case, [d], dtype)
+        assert verdict_of(sign_step(case, whole, Declared(readings={"R34": "whole vector"}))) == PASS
+        if not np.allclose(result["x"], whole["x"]):
+            assert verdict_of(sign_step(case, result, Declared())) == FAIL
+            assert verdict_of(sign_step(case, whole, Declared(readings={"R34": said}))) == FAIL
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_gap_beyond_all_bounds_is_no_warning() -> None:
+    from efcp_ref.oracle.criteria import structure
+
+    check = structure.forward("u", "1:1", "", np.array([1e300]), np.zeros(1), 1e-300)
+    assert (check.verdict, check.ratio) == (FAIL, np.inf)
+    case = Case("sign_step", "", "", 0, 0, {"x": np.zeros(2), "e": np.zeros(2), "g": np.full(2, 1e-30), "gamma": 1.0})
+    assert verdict_of(sign_step(case, {"x": np.full(2, 1e300), "e": np.zeros(2)}, Declared())) == FAIL

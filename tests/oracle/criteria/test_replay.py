@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -356,3 +357,77 @@ def test_the_reference_passes(name: str) -> None:
             u.append(optimizer.step(g))
             states.append(optimizer.state())
         assert judged(case, {"u": np.array(u), "states": states})[0] == PASS
+
+
+@pytest.mark.parametrize("states", [True, False])
+@pytest.mark.parametrize("name", ["adagrad_ef", "ef_signsgd"])
+def test_what_the_user_returned_is_called_u(name: str, states: bool) -> None:
+    case = case_of(name, np.random.default_rng(4))
+    result = run(case, np.float32, states=states)
+    right = result["u"][2].copy()
+    result["u"][2] *= np.float32(1.5)
+    check = first(judged(case, result)[1])
+    assert (check.stage, check.at[0]) == ("u", 3)
+    if states:
+        assert check.got == pytest.approx(float(result["u"][2][check.at[1]]))
+        assert check.expected == pytest.approx(float(right[check.at[1]]), rel=1e-4)
+    stages = {c.stage for c in judged(case, run(case, np.float32, states=states))[1]}
+    assert "u" in stages
+    assert not {"x", "theta"} & stages
+
+
+@pytest.mark.parametrize("states", [True, False])
+def test_an_overflow_at_the_end_does_not_hide_the_step_that_was_wrong_first(states: bool) -> None:
+    case = case_of("dense_mfac", np.random.default_rng(6))
+    result = run(case, np.float32, "lam for m lam", form=1, states=states)
+    result["u"][-1] = np.inf
+    check = first(judged(case, result)[1])
+    assert (check.line, check.tier) == ("W:4", "T2")
+    assert check.at[0] < len(result["u"])
+    late = run(case, np.float32, form=1, states=states)
+    late["u"][4, 7] = np.nan
+    check = first(judged(case, late)[1])
+    assert (check.stage, check.tier, check.at) == ("u", "T0", (5, 7))
+
+
+def test_a_run_that_stops_undecided_must_still_be_finite() -> None:
+    case = case_of("sparse_mfac", np.random.default_rng(0), exact=True)
+    case = replace(case, arguments={**case.arguments, "gradients": np.ones_like(case.arguments["gradients"])})
+    result = run(case, np.float32, states=False)
+    assert judged(case, result)[0] == INCONCLUSIVE
+    result["u"][-1, 0] = np.inf
+    assert first(judged(case, result)[1]).at == (7, 0)
+
+
+@pytest.mark.parametrize("states", [True, False])
+def test_R34_per_tensor_in_a_run(states: bool) -> None:
+    case = case_of("ef_signsgd", np.random.default_rng(2))
+    gamma, sizes, e, u, dumped = np.float32(0.25), [5, 7], np.zeros(12, np.float32), [], []
+    for t, g in enumerate(case.arguments["gradients"].astype(np.float32)):
+        p = gamma * g + e
+        s = np.repeat([np.abs(part).mean(dtype=np.float32) for part in np.split(p, [5])], sizes)
+        e = p - s * np.sign(p)
+        u.append(s * np.sign(p))
+        dumped.append({"t": t + 1, "e": e.copy()})
+    result = {"u": np.array(u), "states": dumped if states else None}
+    assert judged(case, result)[0] == FAIL
+    assert judged(case, result, readings={"R34": "5,7"})[0] == PASS
+    assert judged(case, result, readings={"R34": "7,5"})[0] == FAIL
+
+
+def test_R24_the_ridge_in_a_run() -> None:
+    case = case_of("dense_ggt", np.random.default_rng(3))
+    g = f32(case.arguments["gradients"] / 64)
+    case = replace(case, arguments={**case.arguments, "gradients": g, "eps": 0.0078125, "cutoff": 0.0})
+    u = []
+    for t in range(len(g)):
+        G = np.zeros((3, 12))
+        G[: min(t + 1, 3)] = g[max(0, t - 2) : t + 1]
+        L, V = np.linalg.eigh(G @ G.T + 1e-6 * np.eye(3))
+        s = np.sqrt(L)
+        u.append(g[t] / 0.0078125 - G.T @ (V @ ((V.T @ (G @ g[t])) / (0.0078125 * s * (s + 0.0078125)))))
+    result = {"u": np.array(u), "states": None}
+    verdict, checks = judged(case, result)
+    assert verdict in (INCONCLUSIVE, PASS)
+    assert any("R24" in c.reason for c in checks)
+    assert judged(case, result, readings={"R24": "ridge"})[0] == PASS

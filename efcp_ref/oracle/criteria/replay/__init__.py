@@ -84,10 +84,11 @@ def _merged(judged: Iterator[list[Check]]) -> list[Check]:
             elif key not in best or c.ratio > best[key].ratio:
                 best[key] = c
     for key, undecided in open_.items():
+        told = next((c for c in undecided if "declare" in c.reason), undecided[0])  # what can be done about it, if any
         if key not in best or key[0] == "trajectory":
-            best[key] = undecided[0]
+            best[key] = told
         else:
-            best[key] = replace(best[key], reason=f"{len(undecided)} steps undecided: {undecided[0].reason}")
+            best[key] = replace(best[key], reason=f"{len(undecided)} steps undecided: {told.reason}")
     return list(best.values())
 
 
