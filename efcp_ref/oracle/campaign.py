@@ -1,8 +1,8 @@
 """Campaigns: many cases over many workers, written down as they finish, resumed after a kill.
 
 A folder holds ``campaign.json`` (what is judged), ``chunks.log`` (one line per finished chunk, flushed to the disk
-before it counts) and ``failing.json`` (cases that failed, judged first the next time). A line that a kill tore off is
-cut and its chunk judged again; a chunk that is there is not.
+before it counts) and ``failing`` (vectors of the cases that failed, judged first the next time). A line that a kill
+tore off is cut and its chunk judged again; a chunk that is there is not.
 """
 
 from __future__ import annotations
@@ -13,25 +13,30 @@ import importlib.util
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 from efcp_ref.contract import NAMES
 from efcp_ref.oracle import judge as judging
 from efcp_ref.oracle.chunks import SIZE, Chunk, Door, Finished, from_line, judge_chunk, split, to_line
-from efcp_ref.oracle.core import ERROR, FAIL, SKIP
-from efcp_ref.oracle.judge import Failure, OperationReport, Progress, Report, Seen
-from efcp_ref.oracle.pool import Finishes, cores, locally, on_dask
-from efcp_ref.oracle.record import Row, restored
-from efcp_ref.oracle.targets import BrokenTarget, Judged, UsageError, known
+from efcp_ref.oracle.core import ERROR, FAIL, SKIP, Case, CaseVerdict
+from efcp_ref.oracle.judge import Failure, OperationReport, Progress, Report, Seen, attempt
+from efcp_ref.oracle.pool import Finishes, locally, on_dask
+from efcp_ref.oracle.record import Row, case_of, restored
+from efcp_ref.oracle.targets import BrokenTarget, Judged, Outcome, UsageError, known
 from efcp_ref.oracle.worker import is_path, part
 
 FORMAT = "efcp-ref campaign 1"
 CODE = (".py", ".so", ".c", ".cu", ".cpp", ".h", ".rs", ".pyx")  # files beside a target that change what it is
-MOST_KEPT = 50  # failing cases of one operation that are kept for the next time
+KEPT = "failing"  # folder of the vectors
+SMALLEST = "smallest"  # family of a kept case that no seed generates
+MOST_KEPT = 50  # failing cases of one operation that are kept as vectors
+
+Again = tuple[CaseVerdict, Outcome]
 
 
 @dataclass(frozen=True)
@@ -52,9 +57,9 @@ class Plan:
                 if going_on(operation):
                     yield Chunk(operation, self.seed, start, min(start + SIZE, self.cases), self.dtype)
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, case: Row | Case) -> bool:
         """Whether a case is one of the plan's."""
-        return row.seed == self.seed and row.index < self.cases and self.dtype in (None, row.dtype)
+        return case.seed == self.seed and case.index < self.cases and self.dtype in (None, case.dtype)
 
     def head(self) -> dict[str, Any]:
         """Return what a folder must agree with to be resumed; more cases may be asked for than before."""
@@ -281,7 +286,7 @@ def run(
     Args:
         door: how to open the target.
         operations, cases, seed, dtype, progress, shrink_seconds: as `check_target`.
-        jobs: local processes; default one per processor.
+        jobs: local processes; default two where there are many cases.
         dask: address of a Dask scheduler to use instead.
         folder: where the campaign is written down and resumed from; default nowhere.
         fresh: start over even where an unfinished campaign is found.
@@ -314,7 +319,8 @@ def on(
     log = Log(folder, plan, fresh) if folder else None
     try:
         ledger = Ledger(plan, log, seen)
-        return _Run(target, plan, ledger, jobs or cores(), dask, progress, shrink_seconds).report(asked)
+        jobs = jobs or judging.usual_jobs(target, plan.operations, cases)
+        return _Run(target, plan, ledger, jobs, dask, progress, shrink_seconds).report(asked)
     finally:
         if log:
             log.close()
@@ -338,7 +344,7 @@ class _Run:
         notes, interrupted = list(self.target.notes), False
         if log and log.resumed:
             notes.append(f"resumed: {log.resumed} chunks of {SIZE} cases were judged before")
-        again: list[Row] = []
+        again: list[Again] = []
         try:
             again = self._again(notes)
             self._chunks(began)
@@ -346,19 +352,24 @@ class _Run:
             interrupted = True
         entries = tuple(self._entry(o, again, interrupted) for o in asked)
         if not interrupted and log:
-            keep(log.folder, self.ledger.failing)
+            keep(log.folder, self.ledger.failing, entries)
             log.finish()
         notes += [] if self.target.offered else [judging._nothing(self.target)]
         name, plan = self.target.name, self.plan
         return Report(name, entries, plan.seed, plan.cases, "", tuple(notes), interrupted, time.monotonic() - began)
 
-    def _again(self, notes: list[str]) -> list[Row]:
-        """Judge first what failed the last time; return what is not among this campaign's cases and fails again."""
-        kept = kept_in(self.ledger.log.folder, self.plan) if self.ledger.log else []
-        still = [row for one in kept for row in judge_chunk(self.target, one).rows if row.verdict in (FAIL, ERROR)]
-        if kept:
-            notes.append(f"of {len(kept)} cases that failed before, {len(still)} still do")
-        return [row for row in still if not self.plan.holds(row)]
+    def _again(self, notes: list[str]) -> list[Again]:
+        """Judge first what failed before; return what still fails and is not among this campaign's cases."""
+        kept, unread = kept_in(self.ledger.log.folder, self.plan) if self.ledger.log else ([], 0)
+        lost, judged = Counter[str](), []
+        for case in kept:
+            if lost[case.operation] < judging.TIMEOUTS:
+                judged.append(attempt(self.target, case))
+                lost[case.operation] += judged[-1][1].error in ("timeout", "died")
+        still = [(v, o) for v, o in judged if v.verdict in (FAIL, ERROR)]
+        notes += [f"of {len(judged)} cases that failed before, {len(still)} still do"] if judged else []
+        notes += [f"{unread} kept vectors cannot be read"] if unread else []
+        return [(v, o) for v, o in still if v.case.family == SMALLEST or not self.plan.holds(v.case)]
 
     def _chunks(self, began: float) -> None:
         ledger = self.ledger
@@ -383,13 +394,13 @@ class _Run:
         for chunk in todo:
             yield judge_chunk(self.target, chunk)
 
-    def _entry(self, operation: str, again: list[Row], interrupted: bool) -> OperationReport:
+    def _entry(self, operation: str, again: list[Again], interrupted: bool) -> OperationReport:
         if operation not in self.ledger.tallies:
             return OperationReport(operation, SKIP)
         tally = self.ledger.tallies[operation]
-        for row in again:
-            if row.operation == operation:
-                tally.add(*restored(row), keep=row.kept)
+        for verdict, outcome in again:
+            if verdict.case.operation == operation:
+                tally.add(verdict, outcome)
         shown: tuple[Failure, ...] = tuple(tally.bad.values())
         if not interrupted:
             shown = judging._shown(self.target, tally, self.shrink_seconds)
@@ -399,21 +410,39 @@ class _Run:
 # --- failing cases, for the next time -----------------------------------------------------------------------------
 
 
-def keep(folder: Path, failing: dict[str, list[Row]]) -> None:
-    """Write down the failing cases of a finished campaign, so that the next one judges them first."""
-    rows = [row for some in failing.values() for row in some]
-    kept = [asdict(Chunk(r.operation, r.seed, r.index, r.index + 1, r.dtype)) for r in rows]
-    replace_file(folder / "failing.json", json.dumps(kept, indent=0).encode() + b"\n")
+def keep(folder: Path, failing: dict[str, list[Row]], entries: Iterable[OperationReport]) -> None:
+    """Write failing cases, and the smallest that fail alike, as vectors: the next campaign judges them first."""
+    from efcp_ref.oracle import vectors
+
+    for operation, rows in failing.items():
+        there = {path.name for path in (folder / KEPT / operation).glob("*")}
+        new = [row for row in rows if _id(row) not in there]
+        for row in new[: max(0, MOST_KEPT - len(there))]:
+            vectors.save(folder / KEPT, case_of(row), f"{operation}/{_id(row)}")
+    for failure in (f for entry in entries for f in entry.failures if f.minimal):
+        assert failure.minimal is not None
+        small = replace(failure.minimal.case, family=SMALLEST)
+        vectors.save(folder / KEPT, small, f"{small.operation}/{_id(small)}-smallest")
 
 
-def kept_in(folder: Path, plan: Plan) -> list[Chunk]:
-    """Return the cases that failed the last time, one chunk each, of the operations that are judged."""
-    try:
-        raw = json.loads((folder / "failing.json").read_bytes())
-        kept = [Chunk(**one) for one in raw]
-    except (OSError, ValueError, TypeError):
-        return []
-    return [chunk for chunk in kept if chunk.operation in plan.operations]
+def _id(case: Row | Case) -> str:
+    return f"{case.seed}-{case.index}-{case.dtype}"
 
 
-__all__ = ["ERROR", "Door", "Ledger", "Log", "Plan", "duration", "fingerprint", "keep", "kept_in", "run"]
+def kept_in(folder: Path, plan: Plan) -> tuple[list[Case], int]:
+    """Return the cases that failed before, of the operations that are judged; and how many cannot be read."""
+    from efcp_ref.oracle import vectors
+
+    cases, unread = [], 0
+    for operation in plan.operations:
+        for path in sorted((folder / KEPT / operation).glob("*"))[: 2 * MOST_KEPT]:
+            try:
+                case = vectors.load(folder / KEPT, f"{operation}/{path.name}").case
+            except (vectors.Hostile, OSError):
+                unread += 1
+            else:
+                cases += [case] if plan.dtype in (None, case.dtype) else []
+    return cases, unread
+
+
+__all__ = ["Door", "Ledger", "Log", "Plan", "duration", "fingerprint", "keep", "kept_in", "run"]

@@ -1,0 +1,168 @@
+"""What changed between two reports: new failures, fixed ones, larger ratios, slower operations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from efcp_ref.oracle.core import ERROR, FAIL
+from efcp_ref.oracle.report.machines import FORMAT
+from efcp_ref.oracle.targets import UsageError
+
+GROWN = 1.25  # times the old worst ratio
+NOTICED = 1e-3  # ratios below are of no interest
+SLOWER = 1.5  # times the old seconds per case
+SHORTEST = 0.5  # seconds of an operation below which time says nothing
+BAD = (FAIL, ERROR)
+LARGEST = 1 << 30  # bytes of a report that are read
+
+
+@dataclass(frozen=True)
+class Read:
+    """A report that was read back."""
+
+    head: Mapping[str, Any]
+    operations: Mapping[str, Mapping[str, Any]]
+    cases: Mapping[str, Mapping[str, Any]]  # every case that is no pass, by id
+
+
+def read(path: str | Path) -> Read:
+    """Read ``report.jsonl``, or the one in a folder.
+
+    Raises:
+        UsageError: there is none, or it is no report of ours.
+    """
+    path = Path(path) / "report.jsonl" if Path(path).is_dir() else Path(path)
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"{path}: larger than {LARGEST >> 30} GiB")
+        with open(path, encoding="utf-8") as file:
+            lines = [json.loads(line) for line in file]
+        head = lines[0]
+        if head["format"] != FORMAT:
+            raise UsageError(f"{path}: format {head['format']!r}, must be {FORMAT!r}")
+        operations = {one["operation"]: one for one in lines if one["kind"] == "operation"}
+        cases = {one["case"]: one for one in lines if one["kind"] == "case"}
+        return Read(head, operations, cases)
+    except OSError as why:
+        raise UsageError(f"{path}: {why.strerror}") from None
+    except (ValueError, LookupError, TypeError, RecursionError) as why:
+        raise UsageError(f"{path}: not a report of efcp-ref ({type(why).__name__}: {str(why)[:100]})") from None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What changed from A to B; every entry is a line to read."""
+
+    broken: tuple[str, ...] = ()  # operations that fail in B and did not in A
+    fixed: tuple[str, ...] = ()
+    new_cases: tuple[str, ...] = ()  # cases that fail in B and were judged and fine in A
+    fixed_cases: tuple[str, ...] = ()
+    larger: tuple[str, ...] = ()  # worst ratios that grew
+    smaller: tuple[str, ...] = ()
+    slower: tuple[str, ...] = ()
+    faster: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    changed: tuple[str, ...] = field(default=(), repr=False)  # other verdicts: offered or not, decided or not
+
+    @property
+    def exit_code(self) -> int:
+        """1 where anything fails that did not, else 0."""
+        return 1 if self.broken or self.new_cases else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {name: list(value) for name, value in asdict(self).items()} | {"exit_code": self.exit_code}
+
+    def lines(self) -> Iterator[str]:
+        """Yield it as text, 20 entries of each kind."""
+        titles = {"broken": "new failures", "fixed": "fixed", "new_cases": "cases that fail now",
+                  "fixed_cases": "cases that no longer fail", "larger": "larger ratios", "smaller": "smaller ratios",
+                  "slower": "slower", "faster": "faster", "changed": "other changes", "notes": "notes"}  # fmt: skip
+        for name, title in titles.items():
+            entries = getattr(self, name)
+            if entries:
+                yield f"{title} ({len(entries)}):"
+                yield from ("  " + entry for entry in entries[:20])
+                yield from ([f"  ... {len(entries) - 20} more"] if len(entries) > 20 else [])
+        if not any(getattr(self, name) for name in titles if name != "notes"):
+            yield "no difference"
+
+
+def difference(a: Read, b: Read) -> Difference:
+    """Return what changed from report A to report B.
+
+    Single cases are compared where both have the same seed, up to the smaller number of cases.
+    """
+    shared = [name for name in b.operations if name in a.operations]
+    was, now = ({n: str(r.operations[n]["verdict"]) for n in shared} for r in (a, b))
+    broken = [n for n in b.operations if b.operations[n]["verdict"] in BAD and was.get(n) not in BAD]
+    fixed = [n for n in shared if was[n] in BAD and now[n] not in (*BAD, "skip")]
+    other = [n for n in shared if was[n] != now[n] and n not in broken and n not in fixed]
+    larger, smaller = _ratios(a, b, shared)
+    slower, faster = _times(a, b, shared)
+    new, gone, notes = _cases(a, b)
+    return Difference(
+        tuple(f"{n}: {was.get(n, 'not judged')} -> {b.operations[n]['verdict']}" for n in broken),
+        tuple(f"{n}: {was[n]} -> {now[n]}" for n in fixed), new, gone, larger, smaller, slower, faster, notes,
+        tuple(f"{n}: {was[n]} -> {now[n]}" for n in other),
+    )  # fmt: skip
+
+
+def _ratios(a: Read, b: Read, shared: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    larger, smaller = [], []
+    for name in shared:
+        before, after = a.operations[name]["tiers"], b.operations[name]["tiers"]
+        for tier in [t for t in after if t in before]:
+            old, new = (float(side[tier]["largest"] or 0.0) for side in (before, after))
+            if max(old, new) < NOTICED:
+                continue
+            if new > GROWN * old:
+                larger.append(f"{name} {tier}: {old:.3g} -> {new:.3g}")
+            elif old > GROWN * new:
+                smaller.append(f"{name} {tier}: {old:.3g} -> {new:.3g}")
+    return tuple(larger), tuple(smaller)
+
+
+def _judged(operation: Mapping[str, Any]) -> int:
+    undecided, errors = operation["inconclusive"], operation["errors"]
+    return int(operation["passed"] + operation["failed"] + sum(undecided.values()) + sum(errors.values()))
+
+
+def _times(a: Read, b: Read, shared: list[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    slower, faster = [], []
+    for name in shared:
+        old, new = (side.operations[name] for side in (a, b))
+        if min(_judged(old), _judged(new)) == 0 or max(old["seconds"], new["seconds"]) < SHORTEST:
+            continue
+        before, after = (1000 * one["seconds"] / _judged(one) for one in (old, new))
+        words = f"{name}: {before:.3g} -> {after:.3g} ms per case"
+        if after > SLOWER * before:
+            slower.append(words)
+        elif before > SLOWER * after:
+            faster.append(words)
+    return tuple(slower), tuple(faster)
+
+
+def _cases(a: Read, b: Read) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    notes = []
+    if a.head["target"] != b.head["target"]:
+        notes.append(f"the targets differ: {a.head['target']} and {b.head['target']}")
+    if a.head["seed"] != b.head["seed"]:
+        return (), (), (*notes, "the seeds differ, so single cases are not compared")
+    most = min(int(a.head["cases"]), int(b.head["cases"]))
+    old, new = ({c: one["verdict"] for c, one in side.cases.items()} for side in (a, b))
+    within = [case for case in {**old, **new} if int(case.split(":")[2]) < most and _both(case, a, b)]
+    broke = [f"{c}: {new[c]}" for c in within if new.get(c) in BAD and old.get(c) not in BAD]
+    fixed = [c for c in within if old.get(c) in BAD and new.get(c) not in BAD]
+    return tuple(broke), tuple(fixed), tuple(notes)
+
+
+def _both(case: str, a: Read, b: Read) -> bool:
+    """Whether both reports judged the operation, to the end."""
+    operation = case.split(":")[0]
+    found = [side.operations.get(operation) for side in (a, b)]
+    return all(one is not None and _judged(one) and not one["note"] for one in found)

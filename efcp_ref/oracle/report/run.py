@@ -1,0 +1,69 @@
+"""Judges a target and writes the report: what ``efcp-ref check --report DIR`` does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from efcp_ref.oracle import campaign
+from efcp_ref.oracle.judge import Progress, Report, judge
+from efcp_ref.oracle.report.collect import Stats
+from efcp_ref.oracle.report.evidence import Evidence
+from efcp_ref.oracle.report.files import evidence_of, write
+from efcp_ref.oracle.targets import BrokenTarget, known
+
+
+def check(
+    door: campaign.Door, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
+    folder: Path | None = None, jobs: int | None = None, dask: str | None = None, fresh: bool = False,
+    only: int | None = None, dtype: str | None = None, progress: Progress | None = None, shrink_seconds: float = 5.0,
+) -> Report:  # fmt: skip
+    """Judge what is behind a door; with a folder, write the campaign down there, resume it, and write the report.
+
+    Args:
+        door: how to open the target.
+        operations, cases, seed, only, dtype, progress, shrink_seconds: as `efcp_ref.oracle.judge.check_target`.
+        folder, jobs, dask, fresh: as `efcp_ref.oracle.campaign.run`.
+
+    Raises:
+        UsageError: no such target, operation or cluster, or a folder that holds another campaign.
+    """
+    stats = Stats()
+    if only is None:
+        report = campaign.run(
+            door, operations, cases, seed, jobs=jobs, dask=dask, dtype=dtype, progress=progress,
+            shrink_seconds=shrink_seconds, folder=folder, fresh=fresh, seen=stats.add,
+        )  # fmt: skip
+    else:
+        report = _one(door, operations, cases, seed, only, dtype, progress, shrink_seconds, stats)
+    if folder:
+        write(folder, report, stats, _evidence(door, report))
+    return report
+
+
+def _one(
+    door: campaign.Door, operations: Iterable[str] | None, cases: int, seed: int, only: int, dtype: str | None,
+    progress: Progress | None, shrink_seconds: float, stats: Stats,
+) -> Report:  # fmt: skip
+    """Judge one index of case, which is no campaign."""
+    wanted = None if operations is None else [known(o) for o in operations]
+    try:
+        target = door.open()
+    except BrokenTarget as why:
+        return Report(door.target, (), seed, cases, str(why))
+    with closing(target):
+        return judge(
+            target, wanted, cases, seed, progress=progress, shrink_seconds=shrink_seconds, only=only, dtype=dtype,
+            seen=stats.add,
+        )  # fmt: skip
+
+
+def _evidence(door: campaign.Door, report: Report) -> dict[int, Evidence]:
+    if report.interrupted or not any(o.failures for o in report.operations):
+        return {}
+    try:
+        with closing(door.open()) as target:
+            return evidence_of(report, target)
+    except BrokenTarget:
+        return {}
