@@ -4,8 +4,8 @@ The one idea: rows in order of age. Then the gradient that leaves is the first r
 comes is the last. With M = R^T R, leaving adds one vector to what is left, M' = R_22^T R_22 + r r^T (an orthogonal
 update, nothing is subtracted), and coming appends one column by one triangular solve: O(m^2) instead of m^3 / 3.
 Measured at m = 1024 in docs/fast.md. Rounding adds up with the updates, c u sqrt(M_ii M_jj) at most in entry i, j: far
-below what float32 sums leave in S, but not below a float64 S. So `Factor` starts anew once per window, and in every step
-where the arithmetic is float64.
+below what float32 sums leave in S, but not below a float64 S. So `Factor` starts anew once per window, and in every
+step where the arithmetic is float64.
 """
 
 from __future__ import annotations

@@ -192,20 +192,30 @@ class sparse_mfac(MFAC):
     def __init__(
         self, d: int, m: int, lam: float, block_size: int | None = None, density: Any = 0.01, dtype: str = "float64"
     ) -> None:
+        needs = self.needs(d, m, block_size, density, dtype)
         layout, self._m = Layout.of(d, block_size, density), check.integer("m", m, 1)
         self._lam, (stored, self._kind) = check.positive("lam", lam), storage.chosen(dtype)
         self._said = (layout.d, block_size, check.share("density", density))
         parameters = {"d": layout.d, "m": self._m, "lam": self._lam, "block_size": layout.B_d, "density": self._said[2]}
-        self._allocate({**parameters, "dtype": dtype}, self._parts(layout, stored))
+        self._allocate({**parameters, "dtype": dtype}, needs)
         self._window = Window(layout, self._m + 1, stored)
         self._S = np.zeros((self._m + 1, self._m + 1))
         self._state = self._fresh()
 
-    def _parts(self, layout: Layout, stored: np.dtype[Any]) -> dict[str, int]:
-        vector = self._kind.itemsize * layout.d
-        row = 2 * layout.K * (layout.index.itemsize + stored.itemsize)
+    @staticmethod
+    def needs(
+        d: int, m: int, block_size: int | None = None, density: Any = 0.01, dtype: str = "float64"
+    ) -> dict[str, int]:
+        """Return the bytes of every array that these sizes need, without making any: appendix F.1 and what it leaves out.
+
+        >>> needs = sparse_mfac.needs(109_482_240, 1024, 41_728, 0.01, "bfloat16")  # BERT-Base
+        >>> sum(needs.values()) / 1e9
+        5.8...
+        """
+        layout, m, (stored, kind) = Layout.of(d, block_size, density), check.integer("m", m, 1), storage.chosen(dtype)
+        vector, row = kind.itemsize * layout.d, 2 * layout.K * (layout.index.itemsize + stored.itemsize)
         step = {"xi of the step": vector, "u": vector, "row of the step": row}
-        return {**Window.bytes(layout, self._m + 1, stored), "xi": vector, **_squares(self._m), **step}
+        return {**Window.bytes(layout, m + 1, stored), "xi": vector, **_squares(m), **step}
 
     def _fresh(self) -> Ring:
         return Ring(0, 0, 0, np.zeros(self._window.layout.d, self._kind), self._no_factor())

@@ -15,7 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from efcp_ref.contract import NAMES
-from efcp_ref.oracle.cases import adversarial, exact, generic, optimizers, real
+from efcp_ref.oracle.cases import adversarial, exact, generic, large, optimizers, real
 from efcp_ref.oracle.cases.build import Recipe
 from efcp_ref.oracle.core import Case, dressed
 from efcp_ref.paper import _validate as check
@@ -43,7 +43,13 @@ RANDOM: dict[str, tuple[Recipe, ...]] = {
 
 
 def recipe(operation: str, index: int) -> Recipe:
-    """Return the recipe of a case: the fixed ones first, then those that are not large, over and over."""
+    """Return the recipe of a case: the fixed ones first, then those that are not large, over and over.
+
+    From `large.FIRST` on: the operation's cases of the paper's sizes.
+    """
+    if index >= large.FIRST:
+        check.choice("index", index, tuple(large.indices(operation)))
+        return large.FAMILY[operation][index - large.FIRST]
     fixed = FIXED[operation]
     return fixed[index] if index < len(fixed) else RANDOM[operation][(index - len(fixed)) % len(RANDOM[operation])]
 

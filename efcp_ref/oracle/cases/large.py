@@ -15,7 +15,7 @@ from efcp_ref.oracle.cases import build
 from efcp_ref.oracle.cases.build import Arguments, Make, Recipe, Rng
 
 FIRST = 1_000_000  # the index of the first large case of every operation
-RESNET_18, RESNET_20 = 11_689_512, 272_474  # parameters
+RESNET_18, BERT_TINY, RESNET_20 = 11_689_512, 4_385_920, 272_474  # parameters
 A100, H100 = 41_728, 58_112  # floats in a thread block's shared memory: B_d (appendix G.2)
 WINDOW = 1024
 
@@ -90,8 +90,8 @@ FAMILY: dict[str, tuple[Recipe, ...]] = {
     "sp": _family(("ResNet-18, 8 rows", _sp, (8, BIG)), ("ResNet-20, 1024 rows", _sp, (WINDOW, MANY))),
     "lcg": _family(("ResNet-18, 8 rows", _lcg, (8, WIDE)), ("ResNet-20, 1024 rows", _lcg, (WINDOW, MANY))),
     "power_compress": _family(("BERT-Base, 3072 x 768, rank 4", _power, ((3072, 768), 4))),
-    "adagrad_step": _family(("ResNet-18", _adagrad, (RESNET_18,))),
-    "sign_step": _family(("ResNet-18", _sign, (RESNET_18,))),
+    "adagrad_step": _family(("BERT-Tiny", _adagrad, (BERT_TINY,))),
+    "sign_step": _family(("BERT-Tiny", _sign, (BERT_TINY,))),
 }
 
 

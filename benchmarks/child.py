@@ -1,0 +1,83 @@
+"""Parts that run in a process of their own, for the peak of its memory: ``python child.py NAME JSON``, prints JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measure import peak
+from scipy import linalg, sparse  # noqa: F401  imported before memory is counted, like everything else
+
+from efcp_ref import fast
+
+
+def sparse_step(d: int, m: int, dtype: str, steps: int, block_size: int, density: float) -> dict[str, Any]:
+    """Fill a window of m rows and take some steps: seconds of each, and the memory above what was there before."""
+    from data import filled_optimizer
+
+    rng = np.random.default_rng(1)
+    g = rng.standard_normal(d, dtype=np.float32)
+    fast.sparse_mfac(1000, 4, 1.0, 100, dtype=dtype).step(g[:1000])  # everything is imported
+    before = peak()
+    optimizer = filled_optimizer(fast.sparse_mfac(d, m, 1e-4, block_size, density, dtype))
+    built, seconds = peak(), []
+    for _ in range(steps + 1):  # the first one factorises
+        start = time.perf_counter()
+        optimizer.step(g)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "seconds": seconds[1:], "first": seconds[0], "peak": peak(), "before": before, "grown": peak() - before,
+        "built": built - before, "counted": optimizer.nbytes, "memory": optimizer.memory,
+    }  # fmt: skip
+
+
+def dense_step(d: int, m: int, steps: int, threads: int) -> dict[str, Any]:
+    """Take some steps of dense M-FAC in PyTorch."""
+    import torch
+    from naive import DenseMFAC
+
+    torch.set_num_threads(threads)
+    before = peak()
+    optimizer, g, seconds = DenseMFAC(d, m, 1e-4), torch.randn(d), []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        optimizer.step(g)
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds[1:], "grown": peak() - before}
+
+
+def disk(d: int, m: int, dtype: str, block_size: int, density: float, folder: str) -> dict[str, Any]:
+    """Save a full optimizer and load it into another one in its place: seconds, bytes, and whether the bits agree."""
+    from data import filled_optimizer
+
+    path, g = Path(folder) / "state", np.random.default_rng(1).standard_normal(d, dtype=np.float32)
+    optimizer = filled_optimizer(fast.sparse_mfac(d, m, 1e-4, block_size, density, dtype))
+    optimizer.step(g)
+    start = time.perf_counter()
+    optimizer.save(path)
+    saved = time.perf_counter() - start
+    kept = {name: _digest(a) for name, a in optimizer._fixed().items()}
+    optimizer.step(g)
+    after, start, high = optimizer.step(g).copy(), time.perf_counter(), peak()
+    optimizer.load(path)
+    loaded = time.perf_counter() - start
+    same = kept == {name: _digest(a) for name, a in optimizer._fixed().items()}
+    optimizer.step(g)
+    same = same and np.array_equal(optimizer.step(g), after)
+    size = path.stat().st_size
+    path.unlink()
+    return {"save": saved, "load": loaded, "bytes": size, "bit exact": bool(same), "grown by load": peak() - high}
+
+
+def _digest(a: np.ndarray) -> str:
+    from hashlib import blake2b
+
+    return blake2b(memoryview(a.reshape(-1).view(np.uint8))).hexdigest()
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](**json.loads(sys.argv[2]))))
