@@ -84,6 +84,7 @@ _ARITHMETIC: dict[str, tuple[Callable[[Any], bool], str]] = {
     "depth": (lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= 1, "an integer of at least 1"),
     "flush_to_zero": (lambda v: isinstance(v, bool), "True or False"),
     "denormals_are_zero": (lambda v: isinstance(v, bool), "True or False"),
+    "eigensolver": (lambda v: str(v).lower() == "mrrr", "'mrrr', the one driver with a bound of its own"),
     "rsqrt": (lambda v: isinstance(v, (bool, int, float)), "True, False or a relative error"),
 }
 

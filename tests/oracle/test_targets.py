@@ -180,7 +180,7 @@ def test_torch_tensors_in_and_out():
     [
         ({"SOLVER": "magic"}, "factorisation"), ({"NAN": "maybe"}, "largest"), ({"DTYPES": ["float16"]}, "float64"),
         ({"ARITHMETIC": {"depht": 3}}, "depth"), ({"ARITHMETIC": {"depth": 0}}, "at least 1"),
-        ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"),
+        ({"ARITHMETIC": {"eigensolver": "syev"}}, "mrrr"), ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"),
         ({"ARRAYS": "tensorflow"}, "torch"),
         ({"READINGS": {"R4": 1}}, "text"), ({"READINGS": {"R34": "per tensor"}}, "'2,3'"),
         ({"ORTHOGONALISATION": "qr"}, "householder"),
@@ -199,6 +199,7 @@ def test_a_wrong_declaration_in_a_file_is_wrong_usage():
 def test_declarations_are_read():
     assert declared({}) == Declared()
     assert declared({"DTYPES": "float32", "READINGS": {"R4": "stored"}}).dtypes == ("float32",)
+    assert declared({"ARITHMETIC": {"eigensolver": "mrrr"}}).arithmetic == {"eigensolver": "mrrr"}
     assert declared({"READINGS": {"R34": "2, 3"}}).readings == {"R34": "2, 3"}
 
 
