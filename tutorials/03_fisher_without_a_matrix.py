@@ -164,7 +164,7 @@ assert MLP.d == 19_210
 assert round(numbers["matrix"] / 1e6) == 369
 assert round(numbers["window"] / 1e6, 1) == 2.5
 assert round(numbers["sparse window"] / 1e3) == 25
-assert 128 == numbers["window"] / MLP.d
+assert numbers["window"] / MLP.d == 128
 assert (denominator(early), denominator(early, "stored")) == (4, 1)
 assert (round(fixed, 3), round(stored, 3)) == (2.857, 0.909)
 

@@ -32,13 +32,8 @@ from _style import BLACK, BLUE, show, show_trace
 import efcp_ref
 from efcp_ref.tracing import trace
 
-GRADIENTS = np.array([
-    [2.0, 3.0, 1.0, -1.0, 1.0, 0.0],
-    [2.0, 0.0, 0.0, -2.0, -2.0, 1.0],
-    [2.0, 1.0, -1.0, 1.0, 0.0, 2.0],
-    [1.0, 1.0, 0.0, 2.0, 2.0, 3.0],
-    [-3.0, 1.0, 0.0, 2.0, 2.0, -2.0],
-])  # fmt: skip
+ROWS = "2 3 1 -1 1 0   2 0 0 -2 -2 1   2 1 -1 1 0 2   1 1 0 2 2 3   -3 1 0 2 2 -2"
+GRADIENTS = np.array(ROWS.split(), float).reshape(5, 6)
 optimizer = efcp_ref.sparse_mfac(d=6, m=3, lam=1.0, density=Fraction(1, 3))
 runs = [trace(optimizer.step, g) for g in GRADIENTS]
 

@@ -24,7 +24,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from _style import BLACK, BLUE, GREEN, PURPLE, RED, show, show_trace
 
-import efcp_ref
 from efcp_ref.paper.algorithm_7 import adagrad_ef
 from efcp_ref.paper.compressors import keep_largest
 from efcp_ref.paper.sign import ef_signsgd_run, ef_step, run, sign_sgd_step

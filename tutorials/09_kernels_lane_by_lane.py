@@ -25,9 +25,9 @@
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from _style import BLACK, BLUE, GREEN, PURPLE, RED, show, show_trace
+from _style import BLUE, GREEN, PURPLE, RED, show, show_trace
 
-from efcp_ref.paper.algorithm_2 import parallel_reduce, sp_kernel, threads_for
+from efcp_ref.paper.algorithm_2 import parallel_reduce, sp_kernel
 from efcp_ref.paper.algorithm_3 import lcg_kernel
 from efcp_ref.tracing import trace
 
@@ -49,8 +49,7 @@ rounds = [event.variables for event in run.events if event.line == "2:8" and eve
 fig, ax = plt.subplots(figsize=(7.0, 2.0))
 for number, variables in enumerate(rounds):
     for lane, j in zip(variables["lanes"], variables["j"], strict=True):
-        color = (BLUE, RED, GREEN, PURPLE)[lane]
-        ax.add_patch(plt.Rectangle((j + 0.05, 0.1), 0.9, 0.8, color=color))
+        ax.add_patch(plt.Rectangle((j + 0.05, 0.1), 0.9, 0.8, color=(BLUE, RED, GREEN, PURPLE)[lane]))
         ax.text(j + 0.5, 0.5, f"lane {lane}\nround {number}", color="white", ha="center", va="center", fontsize=8, weight="bold")
 ax.set(xlim=(0, 10), ylim=(0, 1), xticks=np.arange(10) + 0.5, xticklabels=range(10), yticks=[], xlabel="column j of the row")
 ax.grid(False)
@@ -76,9 +75,8 @@ K, D = 256, 20_000
 row = np.sort(rng.choice(D, K, replace=False)).astype(np.int32)[None]
 warp = trace(sp_kernel, row, np.ones((1, K)), np.ones(D), T=32)
 columns = [event.variables["j"] for event in warp.events if event.line == "2:8" and event.changed]
-gathered = [event.variables["i"] for event in warp.events if event.line == "2:9"]
 coalesced = np.mean([sectors(4 * j) for j in columns])
-gather = np.mean([sectors(4 * i) for i in gathered])
+gather = np.mean([sectors(4 * event.variables["i"]) for event in warp.events if event.line == "2:9"])
 own_runs = np.mean([sectors(4 * (np.arange(32) * (K // 32) + step)) for step in range(K // 32)])
 print(f"sectors per round: line 9 {coalesced:.0f}, if each lane had its own run {own_runs:.0f}, gather of g {gather:.1f}")
 
@@ -90,8 +88,7 @@ print(f"sectors per round: line 9 {coalesced:.0f}, if each lane had its own run 
 # We let lanes of a block of eight run at random speeds, each lane's own levels in order, and look at the sum.
 
 # %%
-T = 8
-ACTIONS = [(half, lane) for half in (4, 2, 1) for lane in range(half)]  # in the order that barriers enforce
+ACTIONS = [(half, lane) for half in (4, 2, 1) for lane in range(half)]  # in the order of the barriers
 
 
 def unsynchronised(rng):
@@ -105,17 +102,15 @@ def unsynchronised(rng):
 
 
 def summed(order, mem):
-    """Run the additions of the tree in an order; return mem[0]."""
-    mem = mem.copy()
+    """Run the additions of the tree on mem in an order; return mem[0]."""
     for half, lane in order:
         mem[lane] += mem[lane + half]
     return mem[0]
 
 
-start = np.arange(1.0, 9.0)
-right = start.copy()
-parallel_reduce(right, T)
-without = np.array([summed(unsynchronised(rng), start) for _ in range(2000)])
+start, right = np.arange(1.0, 9.0), np.arange(1.0, 9.0)
+parallel_reduce(right, 8)
+without = np.array([summed(unsynchronised(rng), start.copy()) for _ in range(2000)])
 wrong = np.mean(without != right[0])
 
 # %%
@@ -138,14 +133,13 @@ print(f"wrong without barriers: {100 * wrong:.0f} % of the orders; with barriers
 # without it? Those that two rows hold. If both lanes read before either writes, one of the two additions is lost.
 
 # %%
-I = np.array([[0, 2, 5, 7], [2, 3, 5, 6]], np.int32)  # noqa: E741
+I = np.array([[0, 2, 5, 7], [2, 3, 5, 6]], np.int32)
 V, c = np.array([[1.0, 1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 1.0]]), np.array([10.0, 1.0])
 small = trace(lcg_kernel, I, V, c, 8, 4, 2, T=2)
 show_trace(small, keep=lambda event: event.line in ("3:12", "3:18", "3:20", "3:26") and event.changed)
-touched = [set((event.variables["index"]).tolist()) for event in small.events if event.line == "3:18" and event.changed]
+touched = [set(event.variables["index"].tolist()) for event in small.events if event.line == "3:18" and event.changed]
 at_risk = sorted((touched[0] & touched[1]) | (touched[2] & touched[3]))
-lost = small.result.copy()
-lost[at_risk] = 1.0  # row 1 has written last, over row 0
+lost = np.where(np.isin(np.arange(8), at_risk), 1.0, small.result)  # row 1 has written last, over row 0
 print("right", small.result, "\nentries at risk", at_risk, "\nlost update", lost)
 
 # %% [markdown]
@@ -170,11 +164,6 @@ for name, positions in (("scattered", scattered), ("multiples of 32", aligned)):
     kernel = trace(lcg_kernel, positions, np.ones((M, B_K)), np.ones(M), B_D, B_D, B_K, T=32)
     degree[name] = np.array([conflict(event) for event in kernel.events if event.line == "3:18"])
     print(f"{name:16} lanes in the fullest bank: mean {degree[name].mean():.1f}, most {degree[name].max()}")
-fig, ax = plt.subplots(figsize=(7.0, 2.6))
-ax.hist(degree["scattered"], bins=np.arange(0.5, 9.5), color=BLUE, edgecolor=BLACK)
-ax.set(xlabel="lanes in the fullest bank (1: no conflict)", ylabel="rounds of a warp")
-show(fig, alt="Histogram of bank conflicts for scattered positions: most rounds have three or four lanes in the fullest bank, "
-     "a few have two or five and more.")  # fmt: skip
 
 # %% [markdown]
 # The reference is not fast, and need not be. The same kernels in CUDA C are in `efcp_ref/gpu/kernels`, and
@@ -188,15 +177,12 @@ assert [variables["j"].tolist() for variables in rounds] == [[0, 1, 2, 3], [4, 5
 assert sorted(np.concatenate(columns).tolist()) == list(range(K))  # every entry is read once
 assert (coalesced, own_runs) == (4, 32)
 assert 30 < gather <= 32
-assert right[0] == 36
+assert summed(ACTIONS, start.copy()) == right[0] == 36
 assert 0 < wrong < 1
 assert (without <= 36).all()
-assert summed(ACTIONS, start) == right[0]
 assert small.result.tolist() == [10, 0, 11, 1, 0, 11, 1, 10]
 assert at_risk == [2, 5]
-assert degree["multiples of 32"].min() == 32
-assert 2 < degree["scattered"].mean() < 6
-assert threads_for(5) == T
+assert 2 < degree["scattered"].mean() < 6 < degree["multiples of 32"].min() == 32
 
 # %% [markdown]
 # ## Summary

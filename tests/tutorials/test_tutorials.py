@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import json
 import os
 import re
 import resource
@@ -39,8 +40,9 @@ def test_runs_as_a_script_on_one_core(path, tmp_path):
     """Time of the processor, not of the clock: other tests may run beside it."""
     alone = {f"{library}_NUM_THREADS": "1" for library in ("OPENBLAS", "OMP", "MKL")}
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, **alone}
     run = subprocess.run(
-        [sys.executable, str(path)], env={**os.environ, **alone}, cwd=tmp_path, capture_output=True, text=True, check=False
+        [sys.executable, str(path)], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
@@ -124,3 +126,44 @@ def test_the_search_for_numbers_finds_them():
 def test_every_number_in_prose_is_asserted(path):
     missing = set().union(*map(numbers, prose(path))) - asserted(path)
     assert not missing, f"{sorted(missing)} stand in the text and in no assert"
+
+
+@each
+def test_exercises_are_there(path):
+    from efcp_ref.exercises import ids
+
+    named = re.findall(r'check\("([^"]+)"', cells(path)[-1][1])
+    assert set(named) <= set(ids())
+
+
+def test_a_page_a_notebook_and_its_pictures_come_out_of_a_real_kernel(tmp_path):
+    name = "06_ggt_by_eigenvectors"
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / "export.py"), str(tmp_path), name], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    page = (tmp_path / f"{name}.md").read_text(encoding="utf-8")
+    pictures = re.findall(r"!\[([^\]]{40,})\]\(([^)]+\.png)\)", page)
+    assert [file for _, file in pictures] == [f"{name}-1.png"]
+    assert all((tmp_path / file).read_bytes().startswith(b"\x89PNG") for _, file in pictures)
+    assert "<table>" in page
+    assert "4:10" in page
+    assert "(07_power_iteration_low_rank.md)" in page
+    notebook = json.loads((tmp_path / f"{name}.ipynb").read_text(encoding="utf-8"))
+    kinds = [cell["cell_type"] for cell in notebook["cells"]]
+    assert kinds == [kind for kind, _ in cells(FOLDER / f"{name}.py")]
+    assert any(cell.get("outputs") for cell in notebook["cells"])
+
+
+def test_the_exporter_stops_at_a_cell_that_raises_and_names_unknown_tutorials(tmp_path):
+    run = [sys.executable, str(FOLDER / "export.py"), str(tmp_path), "99_nothing"]
+    done = subprocess.run(run, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no such tutorial: 99_nothing" in done.stderr
+
+
+@each
+def test_links_lead_to_tutorials(path):
+    for text in prose(path):
+        for file in re.findall(r"\]\((\d\d_\w+\.py)\)", text):
+            assert (FOLDER / file).exists(), file
