@@ -1,7 +1,7 @@
 """The figures of docs/fast.md: ``python benchmarks/bench.py [NAME ...]`` measures them and writes results/NAME.json.
 
-Needs the package installed, and PyTorch for what it is compared with. ``python benchmarks/table.py`` turns the results into the
-table and the picture.
+Needs the package installed, and PyTorch for what it is compared with. ``python benchmarks/table.py`` turns the results
+into the table and the picture.
 """
 
 from __future__ import annotations

@@ -59,4 +59,4 @@ def test_the_twin_passes_and_a_mistake_that_only_size_shows_fails(tmp_path):
     )
     report = check_large(str(wrong), ["sp"], dtype="float32")
     assert report["sp"].verdict == "fail"
-    assert [failure.verdict.case.index for failure in report["sp"].failures] == [large.FIRST]
+    assert report["sp"].failures[0].verdict.case.index == large.FIRST

@@ -206,7 +206,7 @@ class sparse_mfac(MFAC):
     def needs(
         d: int, m: int, block_size: int | None = None, density: Any = 0.01, dtype: str = "float64"
     ) -> dict[str, int]:
-        """Return the bytes of every array that these sizes need, without making any: appendix F.1 and what it leaves out.
+        """Return the bytes of every array that these sizes need, without making any: those of F.1, and the rest.
 
         >>> needs = sparse_mfac.needs(109_482_240, 1024, 41_728, 0.01, "bfloat16")  # BERT-Base
         >>> sum(needs.values()) / 1e9
