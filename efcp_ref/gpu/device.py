@@ -7,6 +7,7 @@ but by `put` and `get`, and each counts in `transfers`.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, Protocol
 
@@ -47,6 +48,9 @@ class Device(Protocol):
 
     def free_memory(self) -> int:
         """Bytes of memory that are free."""
+
+    def prepare(self, kernels: Iterable[str], forms: Iterable[Format]) -> None:
+        """Compile kernels before they are needed."""
 
     def launch(
         self, kernel: str, form: Format, blocks: int, threads: int, shared: int, *arguments: Any, stream: Any = None
@@ -98,6 +102,16 @@ def current(device: Device | str | None = None) -> Device:
     if device is not None and not isinstance(device, str):
         return device
     return _open(check.choice("device", device, CHOICES) if device else chosen())
+
+
+def prepare(device: str) -> None:
+    """Compile what the contract's operations need, so that the first case of a run need not wait for a compiler.
+
+    Raises:
+        ImportError, RuntimeError: there is no such device here, or no compiler.
+    """
+    names = ("sp", "lcg", "feedback", "place_row", "direction", "scatter", "damp")
+    current(device).prepare(names, [Format("absolute", value) for value in ("float32", "bfloat16")])
 
 
 def debugging(device: Device) -> bool:

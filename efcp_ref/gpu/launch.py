@@ -6,6 +6,7 @@ are taken as they are, and a `DeviceArray` shows itself to them in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from efcp_ref.gpu import compiler
 from efcp_ref.gpu.catalogue import KERNELS, entry
 from efcp_ref.gpu.device import foreign
-from efcp_ref.gpu.formats import Format
+from efcp_ref.gpu.formats import FORMATS, Format
 from efcp_ref.gpu.geometry import Properties
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper._validate import Array
@@ -190,6 +191,12 @@ class CUDA:
         except self.driver.Error as why:
             shape = f"{blocks} blocks of {threads} threads with {shared} bytes of shared memory"
             raise RuntimeError(f"kernel {kernel}, {shape}, on {p.name}: {why}") from why
+
+    def prepare(self, kernels: Iterable[str] = KERNELS, forms: Iterable[Format] = FORMATS) -> None:
+        """Compile kernels before they are needed."""
+        for form in forms:
+            for kernel in kernels:
+                self._function(kernel, form)
 
     def _allow(self, function: Any, shared: int) -> None:
         if shared > WITHOUT_ATTRIBUTE:

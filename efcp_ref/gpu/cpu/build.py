@@ -20,7 +20,8 @@ SANITIZERS = {
 }
 # -ffp-contract=off: no fused multiply-add, so that NumPy can do the same operations, bit for bit.
 FLAGS = (
-    "-std=c++20", "-O2", "-g", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-fvisibility=hidden", "-fno-gnu-unique",
+    "-std=c++20", "-O2", "-g1", "-fPIC", "-shared", "-w", "-ffp-contract=off", "-fno-math-errno",
+    "-fvisibility=hidden", "-fno-gnu-unique",
 )  # fmt: skip
 
 # What no macro can do.

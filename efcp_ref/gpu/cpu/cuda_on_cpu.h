@@ -13,8 +13,6 @@
 // Covered: one-dimensional launches, __shared__ arrays, __syncthreads, __syncwarp, __shfl_down_sync, atomicAdd and a
 // few intrinsics. build.py rewrites what no macro can: declarations of shared arrays, and pointers (see there).
 #pragma once
-#include <atomic>
-#include <cmath>
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -66,7 +64,7 @@ struct Block {
     std::vector<uint64_t> exchange;      // one slot for each thread, for the shuffles
     char *stacks = nullptr, *sync = nullptr, end = 0;      // sync, end: what the thread sanitizer takes for barriers
     char *dynamic = nullptr;
-    std::vector<char *> fixed;           // __shared__ arrays of a fixed size, in the order of the source
+    char *fixed[16];                     // __shared__ arrays of a fixed size, in the order of the source
     void *pointer = nullptr;             // of the scheduler's stack
     ucontext_t context;
     void *tsan = nullptr, *fake_stack = nullptr;
@@ -74,6 +72,8 @@ struct Block {
     size_t size = 0;
     char error[400] = "";
 };
+
+inline const std::vector<size_t> &fixed_sizes();      // build.py writes it behind the kernel's source
 
 inline thread_local Block *block;
 inline thread_local Index threadIdx, blockIdx, blockDim, gridDim;
@@ -274,8 +274,6 @@ NOT_TRACED inline bool release()
 
 // ---- running -------------------------------------------------------------------------------------------------------
 
-inline const std::vector<size_t> &fixed_sizes();      // build.py writes it behind the kernel's source
-
 struct Memory {      // stacks and shared memory; for the sanitizer no block may have those of another one
     std::vector<std::pair<char *, size_t>> stacks;
     std::vector<char *> heap;
@@ -297,8 +295,7 @@ NOT_TRACED inline bool furnish(Memory &memory, const Launch &l)
     memory.stacks.push_back({b.stacks = (char *) stacks, bytes});
     b.dynamic = memory.take(l.shared_bytes);
     b.sync = memory.take(2 * (l.threads / 32 + 2));
-    b.fixed.clear();
-    for (size_t size : fixed_sizes()) b.fixed.push_back(memory.take(size));
+    for (size_t i = 0; i < fixed_sizes().size(); ++i) b.fixed[i] = memory.take(fixed_sizes()[i]);
     return true;
 }
 
@@ -315,7 +312,7 @@ NOT_TRACED inline void run_block(const Launch &l, std::vector<unsigned> &order, 
 {
     Block &b = *block;
     memset(b.dynamic, 0xff, l.shared_bytes);      // NaN in every floating-point format
-    for (size_t i = 0; i < b.fixed.size(); ++i) memset(b.fixed[i], 0xff, fixed_sizes()[i]);
+    for (size_t i = 0; i < fixed_sizes().size(); ++i) memset(b.fixed[i], 0xff, fixed_sizes()[i]);
     for (unsigned t = 0; t < l.threads; ++t) start(b.fibers[t], t);
     do {
         if (l.order == 2) shuffle(order, random);
@@ -413,7 +410,7 @@ __attribute__((noinline)) inline void record(const void *p, const void *array, s
     Fiber &f = *block->now;
     uint32_t which = 0;      // 0: dynamic shared memory or global memory, n: the n-th array of a fixed size
     if (space == SHARED)
-        for (size_t i = 0; i < block->fixed.size(); ++i)
+        for (size_t i = 0; i < fixed_sizes().size(); ++i)
             if (block->fixed[i] == array) which = i + 1;
     uint64_t address = space == SHARED ? (const char *) p - (const char *) array : (uint64_t) p;
     events.push_back({address, (uint64_t) __builtin_return_address(0), blockIdx.x, f.thread, f.barriers, f.turn++,
@@ -471,7 +468,7 @@ extern "C" inline void cuda_on_cpu_forget() { events.clear(); }
 template <class T> using Global = T *;
 template <class T> using Shared = T *;
 template <class T> Shared<T> shared(char *array) { return (T *) array; }
-template <class T> T add_atomically(T *p, T v) { return std::atomic_ref<T>(*p).fetch_add(v, std::memory_order_relaxed); }
+template <class T> T add_atomically(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }      // integers alone
 #endif
 
 template <class T> NOT_TRACED T shuffle_down(T v, unsigned distance, const char *file, int line)
@@ -501,7 +498,8 @@ using std::max, std::min;
 #define __syncwarp(...) cuda_on_cpu::wait(cuda_on_cpu::AT_WARP_BARRIER, __FILE__, __LINE__)
 #define __shfl_down_sync(mask, v, n) cuda_on_cpu::shuffle_down(v, n, __FILE__, __LINE__)
 
-inline float max(float a, int b) { return max(a, (float) b); }
+#define sqrtf __builtin_sqrtf
+#define fmaxf __builtin_fmaxf
 inline float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
 inline unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 #ifdef OBSERVE

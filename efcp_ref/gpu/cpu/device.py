@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 
 from efcp_ref.gpu.catalogue import KERNELS, entry
 from efcp_ref.gpu.cpu import build
-from efcp_ref.gpu.formats import Format
+from efcp_ref.gpu.formats import FORMATS, Format
 from efcp_ref.gpu.geometry import Properties
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper._validate import Array
@@ -46,6 +49,7 @@ class CPU:
         seed: of the shuffling.
         sanitize: "", "address" or "thread".
         properties: what it pretends to be.
+        texts: sources that stand in for files of ``kernels/``, by name: how a test breaks one.
 
     The defaults may be set by EFCP_CPU_ORDER, EFCP_CPU_SEED and EFCP_CPU_SANITIZE.
     """
@@ -54,14 +58,14 @@ class CPU:
 
     def __init__(
         self, order: str | None = None, seed: int | None = None, sanitize: str | None = None,
-        properties: Properties = PROPERTIES,
+        properties: Properties = PROPERTIES, texts: Mapping[str, str] | None = None,
     ) -> None:  # fmt: skip
         said = os.environ.get
         self.order = check.choice("order", order or said("EFCP_CPU_ORDER", "forward"), ORDERS)
         self.seed = int(said("EFCP_CPU_SEED", "0")) if seed is None else check.integer("seed", seed, 0)
         sanitize = said("EFCP_CPU_SANITIZE", "") if sanitize is None else sanitize
         self.sanitize = check.choice("sanitize", sanitize, tuple(build.SANITIZERS))
-        self.properties, self.transfers = properties, 0
+        self.properties, self.transfers, self._texts = properties, 0, dict(texts or {})
 
     def holds(self, a: Any) -> bool:
         """No array is the device's own: NumPy arrays are the host's."""
@@ -105,16 +109,23 @@ class CPU:
             ValueError: a launch that no GPU would take.
             RuntimeError: threads wait at different barriers; the message names them.
         """
-        about = KERNELS[kernel]
-        function = self.function(kernel, form)
-        held = [_TYPES[t](_value(a)) for t, a in zip(about.types, arguments, strict=True)]
+        function, held = self.function(kernel, form), packed(kernel, arguments)
         run_packed(function, self._shape(kernel, blocks, threads, shared), held, kernel)
 
-    def function(self, kernel: str, form: Format, text: str | None = None) -> Any:
-        """Return the compiled kernel (of ``text`` in place of its file) as ctypes sees it."""
+    def library(self, kernel: str, form: Format, observe: bool = False) -> Path:
+        """Return the library that holds a kernel; one that records every access, if ``observe``."""
         about = KERNELS[kernel]
-        library = load(build.library(about.path, (*form.defines, *about.defines), self.sanitize, text))
-        return getattr(library, f"launch_{entry(kernel)}")
+        defines = (*form.defines, *about.defines, *(["OBSERVE"] if observe else []))
+        return build.library(about.path, defines, self.sanitize, self._texts.get(about.file))
+
+    def function(self, kernel: str, form: Format) -> Any:
+        """Return the compiled kernel as ctypes sees it."""
+        return getattr(load(self.library(kernel, form)), f"launch_{entry(kernel)}")
+
+    def prepare(self, kernels: Iterable[str] = KERNELS, forms: Iterable[Format] = FORMATS) -> None:
+        """Compile kernels before they are needed, as many at once as there are processors."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(lambda pair: self.library(*pair), product(kernels, tuple(forms))))
 
     def _shape(self, kernel: str, blocks: int, threads: int, shared: int) -> Launch:
         p = self.properties
@@ -123,6 +134,11 @@ class CPU:
         if shared > p.shared_per_block:
             raise ValueError(f"{kernel} asks for {shared} bytes of shared memory, {p.name} has {p.shared_per_block}")
         return Launch(blocks, threads, shared, ORDERS.index(self.order), self.seed)
+
+
+def packed(kernel: str, arguments: Iterable[Any]) -> list[Any]:
+    """Return the arguments of a kernel as ctypes values, arrays as pointers to their first entry."""
+    return [_TYPES[t](_value(a)) for t, a in zip(KERNELS[kernel].types, arguments, strict=True)]
 
 
 def _value(a: Any) -> Any:

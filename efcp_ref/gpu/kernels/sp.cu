@@ -20,7 +20,7 @@ __device__ void parallel_reduce(float *mem, int T)
 
 extern "C" __global__ void sp(int B_d, int B_k, int k, const float *g, const index_t *I, const value_t *V, float *omega)
 {
-    extern __shared__ float mem[];                     // T components                                         // 2:2
+    extern __shared__ float mem[];                     // T components (R16)                                   // 2:2
     float sigma = 0;                                   //                                                      // 2:3
     int Bid = blockIdx.x;                              // m of them (R15)                                      // 2:4
     int Tid = threadIdx.x;                             //                                                      // 2:5
@@ -30,10 +30,10 @@ extern "C" __global__ void sp(int B_d, int B_k, int k, const float *g, const ind
     for (int j = Tid; j < k; j += T) {                 // neighbours read neighbours (R16)                     // 2:8
         int i = column(I[row + j], j, B_d, B_k);       // (R13)                                                // 2:9
         float v = to_float(V[row + j]);                //                                                      // 2:10
-        sigma += v * g[i];                             //                                                      // 2:11
+        sigma += v * g[i];                             // i is a column of g (R13)                             // 2:11
     }
     mem[Tid] = sigma;                                  //                                                      // 2:13
-    parallel_reduce(mem, T);                           //                                                      // 2:14
+    parallel_reduce(mem, T);                           // (R16)                                                // 2:14
     if (Tid == 0)                                      //                                                      // 2:15
         omega[r] = mem[0];                             //                                                      // 2:16
 }

@@ -1,0 +1,249 @@
+"""Kernels broken one way at a time, and the checks that must notice: ``python -m tests.gpu.mutants`` prints the table.
+
+The checks, from cheap to dear:
+  order    the result, bit for bit, with threads forward, reversed and shuffled, shared memory full of NaN
+  barrier  the shim's own report: threads wait at different barriers
+  thread   the thread sanitizer, by the kernel's line
+  address  the address and undefined-behaviour sanitizers, by the kernel's line
+  work     with every access recorded: each thread block has its share of the slices
+"""
+
+import ctypes
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from efcp_ref.gpu import catalogue, window
+from efcp_ref.gpu.cpu.device import CPU, Launch, load, packed
+from efcp_ref.gpu.formats import Format
+from efcp_ref.gpu.optimizer import sparse_mfac
+from efcp_ref.paper.optimizers import sparse_mfac as reference
+from tests.gpu import problems
+
+ROOT = Path(__file__).parents[2]
+RUNS = (("forward", 0), ("reverse", 0), ("shuffled", 1), ("shuffled", 2))
+CHECKS = ("order", "thread", "address", "work")
+SYNC, WARP = "__syncthreads();", "__syncwarp();"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One broken kernel."""
+
+    file: str
+    what: str
+    edits: tuple[tuple[str, str], ...]
+    caught: tuple[str, ...]  # the checks that notice; the tests hold the first
+    index: str = "absolute"
+    launch: tuple[int, int, int] | None = None  # blocks, threads, bytes of shared memory: a launch as printed
+    shape: tuple[int, int, int, float] = problems.CASES["partial last block"]
+
+
+def _m(file, what, old, new, *caught, **more):
+    return Mutant(file, what, ((old, new),) if old else (), caught, **more)
+
+
+RACE = ("thread", "order")
+AFTER_ROWS = ("        for (int i = ThreadId; i < end_d", "        __syncthreads(); for (int i = ThreadId; i < end_d")
+BARRIER_22 = "__syncthreads();                                               // the next row"
+IN_BRANCH = "        if (Tid < half) {\n            mem[Tid] += mem[Tid + half]; __syncthreads(); }"
+
+MUTANTS = {
+    "sp-14-no-barrier": _m("sp.cu", "parallel_reduce without its barrier (R16)", SYNC, "", *RACE),
+    "sp-14-one-barrier": Mutant(
+        "sp.cu", "one barrier before all levels (R16)",
+        ((SYNC, ""), ("    for (int half", "    __syncthreads(); for (int half")), RACE),
+    "sp-14-in-branch": Mutant(
+        "sp.cu", "the barrier inside the branch",
+        ((SYNC, ""), ("        if (Tid < half)\n            mem[Tid] += mem[Tid + half];", IN_BRANCH)), ("order",)),
+    "sp-08-row-bound": _m("sp.cu", "reads one entry past the row", "j < k", "j <= k", "order", "address"),
+    "sp-R13-printed": _m("sp.cu", "a position read as a column (R13)", "column(I[row + j], j, B_d, B_k)", "I[row + j]",
+                         "order", index="uint16"),
+    "sp-R15-printed": _m("sp.cu", "1,024 blocks for six rows (R15)", "", "", "address", launch=(1024, 128, 512)),
+    "sp-R16-printed": _m("sp.cu", "96 threads, no power of two (R16)", "", "", "order", launch=(6, 96, 384)),
+    "lcg-08-no-barrier": _m("lcg.cu", "no barrier after zeroing (line 8)",
+                            "    __syncthreads();                                                       //", "    //",
+                            *RACE),
+    "lcg-22-no-barrier": _m("lcg.cu", "no barrier after a row (line 22)", BARRIER_22, "//", *RACE),
+    "lcg-22-after-all": Mutant("lcg.cu", "the barrier of line 22 after all rows",
+                               ((BARRIER_22, "//"), AFTER_ROWS), RACE),
+    "lcg-29-no-barrier": _m("lcg.cu", "no barrier after a slice (line 29)",
+                            "        __syncthreads();                                                   //",
+                            "        //", *RACE),
+    "lcg-R13-printed": _m("lcg.cu", "a position taken for a column (R13)", "position(I[start + col], start_d)",
+                          "(int) I[start + col] - start_d", "address", "order", index="uint16"),
+    "lcg-R17-printed": _m("lcg.cu", "mem has T components (R17)", "", "", "address", launch=(3, 128, 512)),
+    "lcg-R18-printed": _m("lcg.cu", "workload in coordinates (R18)", "(n_Bd - 1) / B + 1", "(n_Bd * B_d - 1) / B + 1",
+                          "work"),
+    "lcg-R19-printed": _m("lcg.cu", "end_k = min(B_k, ...) (R19)", "start_k + min(B_k, k - start_k)",
+                          "min(B_k, start_k + B_k)", "order"),
+    "lcg-R20-printed": _m("lcg.cu", "rows to workload (R20)", "row < m", "row < workload", "order"),
+    "lcg-16-bit-signed": _m("lcg.cu", "a signed 16-bit index (R13)", "position(I[start + col], start_d)",
+                            "(short) I[start + col]", "address", "order", index="uint16",
+                            shape=(45_000, 2, 40_000, 0.01)),
+    "lcg-11-no-bound": _m("lcg.cu", "slices beyond the last (line 11)", "min(workload, n_Bd - BlockId * workload)",
+                          "workload", "address", shape=(2300, 6, 512, 0.05)),
+    "lcg-25-whole-slice": _m("lcg.cu", "writes a whole last slice (line 25)", "i < end_d - start_d", "i < B_d",
+                             "address"),
+    "lcg-27-not-cleared": _m("lcg.cu", "mem is not cleared (line 27)", "mem[i] = 0;                                    "
+                             "                //", "//", "order"),
+    "sp-slices-load": _m("sp_slices.cu", "no barrier after the slice is loaded",
+                         "__syncthreads();   // the slice is there", "", *RACE),
+    "sp-slices-end": _m("sp_slices.cu", "no barrier before the next slice", "__syncthreads();   // nobody", "//",
+                        *RACE, shape=(2300, 6, 512, 0.05)),
+    "lcg-rows-late": _m("lcg_rows.cu", "a barrier after eight rows alone",
+                        "                    __syncthreads();   // the next row may add to the same place\n"
+                        "                }", "                }\n                __syncthreads();", *RACE),
+    "lcg-warp-row": _m("lcg_warp.cu", "no barrier of the warp after a row", "__syncwarp();   // the next row", "//",
+                       *RACE),
+    "feedback-ties": _m("feedback.cu", "every tie at the threshold is kept", "if (equal && tie == ties)\n",
+                        "if (equal)\n", "order"),
+    "feedback-xi-early": _m("feedback.cu", "xi changes while others read a",
+                            "__syncthreads();   // nobody needs a any more", "//", *RACE),
+    "feedback-R14": _m("feedback.cu", "xi without what the storage rounded off (R14)", "a[i] = a[i] - c;",
+                       "a[i] = keep ? 0 : a[i];", "order"),
+    "cholesky-column": _m("cholesky.cu", "no barrier after a column",
+                          "__syncthreads();   // column p is final", "", *RACE),
+    "cholesky-damping": _m("cholesky.cu", "S without m lam", "i / m == i % m ? shift : 0", "0.0f", "order"),
+}  # fmt: skip
+
+
+class Broken(CPU):
+    """A CPU on which one file of kernels is another, and alone is compiled with the sanitizer."""
+
+    def __init__(self, mutant, source, order, seed, sanitize):
+        super().__init__(order, seed, "", texts={mutant.file: source})
+        self.file, self.wanted = mutant.file, sanitize
+
+    def library(self, kernel, form, observe=False):
+        self.sanitize = self.wanted if catalogue.KERNELS[kernel].file == self.file else ""
+        return super().library(kernel, form, observe)
+
+
+def text(mutant):
+    """The broken source; every edit must apply."""
+    source = (catalogue.FOLDER / mutant.file).read_text()
+    for old, new in mutant.edits:
+        assert old in source, (mutant.file, old)
+        source = source.replace(old, new, 1)
+    return source
+
+
+def steps(device, index="absolute", count=2):
+    """Steps of Sparse M-FAC in bfloat16 on exact gradients with ties, beside the reference's."""
+    rng, worst = np.random.default_rng(5), 0.0
+    layout = {"d": 700, "m": 34, "lam": 65536.0, "block_size": 256, "density": 0.1, "dtype": "bfloat16"}
+    ours, theirs = sparse_mfac(**layout, index=index, device=device), reference(**layout)
+    for _ in range(count):
+        g = rng.integers(-300, 301, 700).astype(np.float32)
+        u, wanted = ours.step(g), theirs.step(g)
+        a, b = ours.state(), theirs.state()
+        for name in ("indices", "values", "xi"):
+            if not np.array_equal(np.asarray(a[name], np.float64), np.asarray(b[name], np.float64)):
+                return f"{name} differs"
+        worst = max(worst, float(np.abs(u - wanted).max() / np.abs(wanted).max()))
+    return "" if worst < 1e-5 else f"u is off by {worst:.1g}"
+
+
+def run(file, p, device, launch=None):
+    """Run the kernel of a file on a problem; "" where the result is right, bit for bit where NumPy can do the same."""
+    if file in ("feedback.cu", "mfac.cu", "cholesky.cu"):
+        return steps(device, p.form.index, 1 if device.wanted else 2)
+    w, kernel = p.on(device), file.removesuffix(".cu")
+    omega = np.full(w.m if kernel.startswith("sp") else w.d, np.nan, np.float32)
+    if kernel.startswith("sp"):
+        if launch:
+            device.launch("sp", w.form, *launch, w.B_d, w.B_k, w.k, p.g, w.indices, w.values, omega)
+        else:
+            T = None if kernel == "sp" else 64
+            name = {"sp": "textbook", "sp_warps": "warps", "sp_slices": "slices"}[kernel]
+            window.scalar_products(device, w, p.g, omega, name, T)
+        wanted = {"sp": problems.sp_textbook(p, window.threads_for(p.k)), "sp_warps": problems.sp_warps(p)}.get(kernel)
+        wanted = problems.sp_slices(p) if wanted is None else wanted
+    else:
+        if launch:
+            device.launch("lcg", w.form, *launch, *w.sizes, p.c, w.indices, w.values, omega)
+        else:
+            name = kernel.removeprefix("lcg_") if "_" in kernel else "textbook"
+            T = {"textbook": 128, "rows": 128}.get(name)
+            window.linear_combination(device, w, p.c, omega, name, T, None if name != "textbook" else 3)
+        wanted = problems.lcg_in_order(p)
+    return "" if np.array_equal(omega, wanted) else "a wrong result"
+
+
+def shares(p, device):
+    """Whether each of three thread blocks of lcg.cu writes some of omega."""
+    w, omega = p.on(device), np.empty(p.d, np.float32)
+    library = load(device.library("lcg", w.form, observe=True))
+    held = packed("lcg", (*w.sizes, p.c, w.indices, w.values, omega))
+    pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
+    library.launch_lcg(ctypes.byref(Launch(3, 128, 4 * w.B_d, 0, 0)), pointers)
+    first = ctypes.c_void_p()
+    count = library.cuda_on_cpu_events(ctypes.byref(first))
+    event = np.dtype([("address", "u8"), ("site", "u8"), ("block", "u4"), ("thread", "u4"), ("barriers", "u4"),
+                      ("turn", "u4"), ("bytes", "u2"), ("space", "u1"), ("kind", "u1"), ("array", "u4")])  # fmt: skip
+    raw = ctypes.string_at(first.value, count * event.itemsize)
+    events = np.frombuffer(raw, event)
+    writers = np.unique(events["block"][(events["space"] == 0) & (events["kind"] == 1)])
+    return "" if len(writers) == 3 else f"{len(writers)} of 3 blocks work"
+
+
+def child(name, check):
+    """In a process of its own: run one check on one mutant and say what it saw."""
+    mutant = MUTANTS[name] if name in MUTANTS else Mutant(name, "as it is", (), ())
+    p = problems.problem(*mutant.shape, Format(mutant.index, "float32"))
+    sanitize = check if check in ("thread", "address") else ""
+    for order, seed in RUNS if check == "order" else RUNS[:1]:
+        device = Broken(mutant, text(mutant), order, seed, sanitize)
+        try:
+            said = shares(p, device) if check == "work" else run(mutant.file, p, device, mutant.launch)
+        except RuntimeError as why:
+            said = str(why)
+        if said and check in ("order", "work"):
+            print(f"SEEN {said}")
+            return
+
+
+def judge(name, check):
+    """Run one check in a child process; return what it saw, "" for nothing."""
+    environment = os.environ | {
+        "OPENBLAS_NUM_THREADS": "1", "ASAN_OPTIONS": "detect_leaks=0", "TSAN_OPTIONS": "exitcode=66 report_bugs=1",
+    }  # fmt: skip
+    library = {"thread": "libtsan.so", "address": "libasan.so"}.get(check)
+    if library:
+        found = subprocess.run(["g++", f"-print-file-name={library}"], capture_output=True, text=True).stdout.strip()
+        assert os.path.isabs(found), f"g++ has no {library}"
+        environment["LD_PRELOAD"] = found
+    command = [sys.executable, "-m", "tests.gpu.mutants", name, check]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    marks = ("data race", "AddressSanitizer: ", "runtime error:")
+    lines = [line.strip() for line in done.stderr.splitlines() if any(mark in line for mark in marks)]
+    places = [line.strip() for line in done.stderr.splitlines() if ".cu:" in line]
+    if library and lines:
+        return f"{lines[0]} {places[0] if places else ''}"
+    if done.stdout.startswith("SEEN"):
+        return done.stdout[5:].strip()
+    if done.returncode < 0:
+        return f"killed by signal {-done.returncode}"
+    assert done.returncode == 0, done.stdout + done.stderr
+    return ""
+
+
+def table():
+    """Every mutant and every check."""
+    print("| mutant | what is broken | " + " | ".join(CHECKS) + " |\n|---|---|" + "---|" * len(CHECKS))
+    for name, mutant in MUTANTS.items():
+        checks = [c for c in CHECKS if c != "work" or (mutant.file == "lcg.cu" and not mutant.launch)]
+        with ThreadPoolExecutor(3) as pool:
+            seen = dict(zip(checks, pool.map(lambda check: bool(judge(name, check)), checks), strict=True))  # noqa: B023
+        cells = ["yes" if seen.get(check) else "" for check in CHECKS]
+        print(f"| `{name}` | {mutant.what} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    child(*sys.argv[1:]) if len(sys.argv) > 1 else table()

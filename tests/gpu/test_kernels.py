@@ -1,0 +1,208 @@
+"""The kernels on the CPU: bit for bit what the same float32 operations give in NumPy, in any order of the threads."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from efcp_ref.gpu import operations, window
+from efcp_ref.gpu.cpu.device import CPU
+from efcp_ref.gpu.formats import FORMATS, Format, from_bits, to_bits
+from efcp_ref.gpu.optimizer import sparse_mfac
+from efcp_ref.paper.algorithm_1 import error_feedback
+from efcp_ref.paper.optimizers import sparse_mfac as reference
+from efcp_ref.paper.woodbury import sparse_mfac_direction as reference_direction
+from tests.gpu import problems
+from tests.gpu.problems import CASES, problem
+
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no g++: no kernel can run on the CPU")
+ORDERS = [("forward", 0), ("reverse", 0), ("shuffled", 1), ("shuffled", 2)]
+U = 2.0**-24
+
+
+def products(p, kernel, device=None, threads=None):
+    device = device or CPU()
+    omega = np.full(p.m, np.nan, np.float32)
+    window.scalar_products(device, p.on(device), p.g, omega, kernel, threads)
+    return omega
+
+
+def combination(p, kernel, device=None, threads=None, blocks=None):
+    device = device or CPU()
+    omega = np.full(p.d, np.nan, np.float32)
+    window.linear_combination(device, p.on(device), p.c, omega, kernel, threads, blocks)
+    return omega
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda f: f"{f.index}-{f.value}")
+@pytest.mark.parametrize("case", CASES)
+def test_textbook_kernels_bit_for_bit(case, form):
+    p = problem(*CASES[case], form)
+    for order, seed in ORDERS:
+        device = CPU(order, seed)
+        assert np.array_equal(products(p, "textbook", device), problems.sp_textbook(p, window.threads_for(p.k)))
+        assert np.array_equal(combination(p, "textbook", device), problems.lcg_in_order(p))
+
+
+@pytest.mark.parametrize("form", [Format("absolute", "float32"), Format("uint16", "bfloat16")], ids=["int32", "uint16"])
+@pytest.mark.parametrize("case", CASES)
+def test_the_ladder_bit_for_bit(case, form):
+    p = problem(*CASES[case], form)
+    for order, seed in ORDERS[2:]:
+        device = CPU(order, seed)
+        assert np.array_equal(products(p, "warps", device, 64), problems.sp_warps(p))
+        assert np.array_equal(products(p, "slices", device, 64), problems.sp_slices(p))
+        for kernel, threads in (("rows", 128), ("warp", None), ("global", 64)):
+            assert np.array_equal(combination(p, kernel, device, threads), problems.lcg_in_order(p)), kernel
+
+
+def test_within_the_declared_bound_of_the_exact_sums():
+    p = problem(60_000, 4, 41_728, 0.05)
+    terms = p.values.astype(np.float64) * p.g[p.indices]
+    bound = (-(-p.k // 1024) + 10 + 1) * U * np.abs(terms).sum(1)  # h + 1, h = ceil(k / T) + log2 T
+    for kernel in ("textbook", "slices"):
+        assert (np.abs(products(p, kernel) - terms.sum(1)) <= bound).all()
+    weighted = p.c[:, None].astype(np.float64) * p.values
+    exact = np.bincount(p.indices.ravel(), weighted.ravel(), p.d)
+    size = np.bincount(p.indices.ravel(), np.abs(weighted).ravel(), p.d)
+    for kernel in ("textbook", "rows"):
+        assert (np.abs(combination(p, kernel) - exact) <= p.m * U * size).all()
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 3, 5, 9])
+def test_R18_slices_are_shared_out_among_any_number_of_blocks(blocks):
+    p = problem(300, 3, 64, 0.1)
+    assert np.array_equal(combination(p, "textbook", threads=32, blocks=blocks), problems.lcg_in_order(p))
+    assert np.array_equal(combination(p, "warp", blocks=blocks), problems.lcg_in_order(p))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 32, 256])
+def test_R16_any_power_of_two_of_threads(threads):
+    p = problem(300, 3, 64, 0.5)
+    assert np.array_equal(products(p, "textbook", threads=threads), problems.sp_textbook(p, threads))
+
+
+def test_R15_more_rows_than_1024_and_no_power_of_two():
+    p = problem(40, 1100, 16, 0.25)
+    assert np.array_equal(products(p, "textbook"), problems.sp_textbook(p, window.threads_for(p.k)))
+    assert np.array_equal(combination(p, "rows"), problems.lcg_in_order(p))
+
+
+def test_R13_blocks_beyond_32767_in_unsigned_16_bits():
+    p = problem(90_000, 2, 40_000, 0.01, Format("uint16", "float32"))
+    assert p.on(CPU()).indices.max() > 32_767
+    assert np.array_equal(combination(p, "textbook", threads=32), problems.lcg_in_order(p))
+
+
+def test_a_block_larger_than_shared_memory_goes_through_global_memory():
+    p = problem(70_000, 2, 65_536, 0.002)
+    omega = operations.lcg(p.indices, p.values, p.c, p.d, 65_536, 0.002, device="cpu", threads=64)
+    assert np.array_equal(omega, problems.lcg_in_order(p))
+
+
+def test_bfloat16_rounds_to_nearest_even_as_ml_dtypes_does():
+    import ml_dtypes
+
+    x = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    x[:4] = [1 + 2**-8, 1 + 3 * 2**-8, 2.0**-130, -0.0]
+    assert np.array_equal(from_bits(to_bits(x)), x.astype(ml_dtypes.bfloat16).astype(np.float32))
+
+
+# ---- Sparse M-FAC ----------------------------------------------------------------------------------------------------
+
+
+def stepped(optimizer, gradients):
+    for g in gradients:
+        u = optimizer.step(g)
+    return u, optimizer.state()
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=lambda f: f"{f.index}-{f.value}")
+def test_error_feedback_and_window_are_the_references_exactly(form):
+    rng = np.random.default_rng(1)
+    gradients = rng.integers(-9, 10, (5, 300)).astype(np.float32)  # many ties: the lowest index wins (R12)
+    layout = {"d": 300, "m": 3, "lam": 64.0, "block_size": 128, "density": 0.1, "dtype": form.value}
+    u, ours = stepped(sparse_mfac(**layout, index=form.index, device=CPU("shuffled", 3)), gradients)
+    wanted, theirs = stepped(reference(**layout), gradients)
+    assert (ours["t"], ours["row"]) == (5, 2)
+    for name in ("indices", "values", "xi"):
+        assert np.array_equal(np.asarray(ours[name], np.float64), np.asarray(theirs[name], np.float64)), name
+    assert np.allclose(ours["S"], theirs["S"], rtol=1e-6)
+    assert np.abs(u - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_R14_the_error_keeps_what_bfloat16_rounds_off():
+    optimizer = sparse_mfac(d=1, m=1, lam=1.0, density=1, dtype="bfloat16", device="cpu")
+    optimizer.step(np.float32([1.0048828]))
+    assert optimizer.state()["xi"] == np.float32(1.0048828) - np.float32(1.0078125)
+
+
+def test_bank_order_keeps_the_same_entries_and_spreads_them_over_the_banks():
+    rng = np.random.default_rng(2)
+    g = rng.standard_normal(4096).astype(np.float32)
+    layout = {"d": 4096, "m": 2, "lam": 1.0, "block_size": 2048, "density": 0.125, "device": "cpu"}
+    plain, banked = sparse_mfac(**layout), sparse_mfac(**layout, order="bank")
+    plain.step(g)
+    banked.step(g)
+    a, b = plain.state()["indices"][0], banked.state()["indices"][0]
+    assert np.array_equal(a, np.sort(a))
+    assert np.array_equal(np.sort(b), a)
+    wanted = error_feedback(np.zeros(4096), g, 2048, 0.125).indices
+    assert np.array_equal(a, wanted)
+
+    def conflicts(row):
+        return sum(np.bincount(row[i : i + 32] % 32).max() for i in range(0, len(row), 32)) / (len(row) / 32)
+
+    assert conflicts(a) > 3  # random positions: 3.4 on average
+    assert conflicts(b) < 2.2
+
+
+def test_the_direction_is_eq_2():
+    p = problem(200, 35, 64, 0.2)
+    lam = 3.0
+    ours = operations.sparse_mfac_direction(p.indices, p.values, 200, lam, p.g, 64, 0.2, device=CPU("shuffled", 1))
+    theirs = reference_direction(p.indices, p.values, 200, lam, p.g.astype(np.float64), 64, 0.2)
+    for name in ("S", "h", "c", "u"):
+        wanted = getattr(theirs, name)
+        assert np.abs(getattr(ours, name) - wanted).max() <= 1e-5 * np.abs(wanted).max(), name
+    assert np.array_equal(ours.S, ours.S.T)
+
+
+def test_a_solve_that_rounding_would_break_takes_the_damping_for_its_pivot():
+    S = np.ones((40, 40), np.float32)  # rank one, lam lost beside it: a pivot of plain Cholesky becomes 0 or less
+    h, c = np.ones(40, np.float32), np.empty(40, np.float32)
+    operations.coefficients(CPU(), 40, 1e-9, S, h, c)
+    assert np.isfinite(c).all()
+    assert abs(c.sum() * 1e-9 - 1) < 1e-2
+
+
+def test_a_state_goes_on_from_where_it_was():
+    rng = np.random.default_rng(3)
+    gradients = rng.standard_normal((6, 100)).astype(np.float32)
+    layout = {"d": 100, "m": 4, "lam": 0.5, "block_size": 32, "density": 0.2, "dtype": "bfloat16", "index": "uint16"}
+    one, two = sparse_mfac(**layout, device="cpu"), sparse_mfac(**layout, device="cpu")
+    stepped(one, gradients[:3])
+    two.load(one.state())
+    u, state = stepped(one, gradients[3:])
+    again, same = stepped(two, gradients[3:])
+    assert np.array_equal(u, again)
+    assert all(np.array_equal(state[name], same[name]) for name in state)
+
+
+def test_a_step_copies_nothing_but_the_gradient_and_the_direction():
+    device = CPU()
+    optimizer = sparse_mfac(d=64, m=2, lam=1.0, density=0.1, device=device)
+    before = device.transfers
+    optimizer.step(np.ones(64, np.float32))
+    assert device.transfers - before == 2
+
+
+def test_the_oracles_cases_are_within_the_declared_depth():
+    from efcp_ref.gpu import ARITHMETIC
+    from efcp_ref.oracle.cases import standard
+
+    for operation in ("sp", "lcg", "sparse_mfac_direction"):
+        for case in standard(operation, 40, 0):
+            m, k = case.arguments["indices"].shape
+            T = window.threads_for(k)
+            assert max(-(-k // T) + T.bit_length() - 1, m - 1) <= ARITHMETIC["depth"], case.id
