@@ -1,19 +1,38 @@
-"""The command line: ``efcp-ref check | list | trace``. Each command imports what it needs."""
+"""The command line: ``efcp-ref check | list | trace | vectors | gen | verify``. Each command imports what it needs."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 if TYPE_CHECKING:
-    from efcp_ref.oracle.judge import Progress
+    from efcp_ref.oracle.judge import Progress, Report
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Count(click.ParamType):
+    """A whole number of at least 1, which may be written 1e6."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return it as an integer."""
+        try:
+            count = int(value) if str(value).isdigit() else float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
+        if not 1 <= count <= 1e12 or count != int(count):
+            self.fail(f"{value} is not in the range x>=1 of whole numbers", param, ctx)
+        return int(count)
 
 
 @click.group(context_settings=HELP)
@@ -36,7 +55,7 @@ def _progress() -> Iterator[Progress | None]:
     from rich.console import Console
 
     with Console(stderr=True).status("importing the target") as status:
-        yield lambda operation, done, total: status.update(f"{operation}: case {done + 1} of {total}")
+        yield lambda operation, done, total: status.update(f"{operation}: case {min(done + 1, total)} of {total}")
 
 
 def _print(value: Any) -> None:
@@ -44,11 +63,12 @@ def _print(value: Any) -> None:
 
 
 @main.command()
-@click.argument("target")
+@click.argument("target", required=False)
+@click.option("--command", help="Judge the process that this command starts; it speaks JSON lines.")
+@click.option("--outputs", type=FOLDER, help="Judge the .npy files that a program left in this folder.")
+@click.option("--vectors", type=FOLDER, help="The bundle that the outputs belong to; default: the same folder.")
 @click.option("--operation", "-o", "operations", multiple=True, help="Judge this operation only; may be repeated.")
-@click.option(
-    "--cases", default=40, show_default=True, type=click.IntRange(1), help="Cases per operation and precision."
-)
+@click.option("--cases", default=40, show_default=True, type=Count(), help="Cases per operation and precision.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option("--case", "only", type=click.IntRange(0), help="Judge this one case of the seed.")
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="Judge in this precision only.")
@@ -62,12 +82,18 @@ def _print(value: Any) -> None:
     type=click.FloatRange(0),
     help="GiB of address space; 0: no limit.",
 )
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where efcp_ref.gpu runs; a GPU where there is one.")
+@click.option("--report", "folder", type=FOLDER, help="Write report.jsonl, junit.xml, summary.md, index.html there.")
+@click.option("--jobs", type=click.IntRange(1), help="Local processes; default: two where there are many cases.")
+@click.option("--dask", metavar="ADDRESS", help="Judge on this Dask cluster.")
+@click.option("--fresh", is_flag=True, help="Start over where --report holds an unfinished campaign.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
-    target: str, operations: tuple[str, ...], cases: int, seed: int, only: int | None, dtype: str | None,
-    timeout: float, memory: float, as_json: bool,
+    target: str | None, command: str | None, outputs: Path | None, vectors: Path | None, operations: tuple[str, ...],
+    cases: int, seed: int, only: int | None, dtype: str | None, timeout: float, memory: float, device: str | None,
+    folder: Path | None, jobs: int | None, dask: str | None, fresh: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Judge TARGET: my_code.py, package.module, or either with :object.
+    """Judge TARGET: my_code.py, package.module, or either with :object; or a process; or files.
 
     TARGET offers any of the contract's names (efcp-ref list) and needs no import of this package. It runs in a process
     of its own. Exit code: 0 passes, 1 fails, 2 wrong usage, 3 an error or nothing decided, 130 interrupted.
@@ -77,17 +103,66 @@ def check(
       efcp-ref check my_code.py
       efcp-ref check my_package.kernels:Fast --operation sp --operation lcg --cases 200
       efcp-ref check my_code.py --operation sp --seed 3 --case 17 --dtype float32
+      efcp-ref check --command './mine --fast'
+      efcp-ref check --outputs results --vectors vectors/v1
+      efcp-ref check my_code.py --cases 1e6 --jobs 8 --report overnight    (again after a kill: it goes on)
     """
-    from efcp_ref.oracle.judge import check_target
+    if sum(door is not None for door in (target, command, outputs)) != 1:
+        raise click.UsageError("name one of TARGET, --command and --outputs")
+    if device and target:
+        memory = _on_device(device, target, memory)
+    with _usage(), _progress() as progress:
+        if outputs is not None:
+            from efcp_ref.oracle.vectors import check_outputs
+
+            _show(check_outputs(outputs, vectors, operations or None, only=only), as_json)
+        from efcp_ref.oracle.chunks import Door
+        from efcp_ref.oracle.report.run import check
+
+        report = check(
+            Door(str(target or command), timeout, memory, command=command is not None), operations or None, cases, seed,
+            folder=folder, jobs=jobs, dask=dask, fresh=fresh, only=only, dtype=dtype, progress=progress,
+        )  # fmt: skip
+    _show(report, as_json)
+
+
+@main.command()
+@click.argument("before", type=click.Path(path_type=Path))
+@click.argument("after", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def diff(before: Path, after: Path, as_json: bool) -> None:
+    """Compare two reports: new failures, fixed ones, larger ratios, slower operations.
+
+    Exit code: 1 where anything fails AFTER that did not fail BEFORE, else 0.
+
+    \b
+    Example:
+      efcp-ref diff reports/main reports/branch
+    """
+    from efcp_ref.oracle.report.diff import difference, read
+
+    with _usage():
+        found = difference(read(before), read(after))
+    if as_json:
+        _print(found.as_json())
+    else:
+        click.echo("\n".join(found.lines()))
+    sys.exit(found.exit_code)
+
+
+@contextmanager
+def _usage() -> Iterator[None]:
+    """What was asked for does not exist: exit code 2, in the words of whoever noticed."""
     from efcp_ref.oracle.targets import UsageError
 
     try:
-        with _progress() as progress:
-            report = check_target(
-                target, operations or None, cases, seed, timeout, memory, progress, only=only, dtype=dtype
-            )  # fmt: skip
+        yield
     except UsageError as why:
         raise click.UsageError(str(why)) from None
+
+
+def _show(report: Report, as_json: bool) -> NoReturn:
+    """Print a report and exit with its code."""
     from efcp_ref.oracle import terminal
 
     if as_json:
@@ -97,6 +172,19 @@ def check(
 
         terminal.show(report, Console(width=None if sys.stdout.isatty() else 120, soft_wrap=not sys.stdout.isatty()))
     sys.exit(report.exit_code)
+
+
+def _on_device(device: str, target: str, memory: float) -> float:
+    """Tell the target's process where to run, and compile what it needs; return its limit of address space."""
+    os.environ["EFCP_DEVICE"] = device
+    if target.partition(":")[0] == "efcp_ref.gpu":
+        from efcp_ref.gpu.device import prepare
+
+        try:
+            prepare(device)
+        except (ImportError, RuntimeError) as why:
+            raise click.UsageError(str(why)) from None
+    return 0.0 if device == "cuda" else memory  # a GPU's driver reserves far more addresses than it uses
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -195,6 +283,72 @@ def trace(name: str, d: int, steps: int, depth: int, as_json: bool) -> None:
         click.echo(f"{inner} lines of inner steps are not shown: --depth {deepest} shows them")
     if not recorded.events:
         click.echo(f"{name} runs no numbered line of its own; trace the optimizer that uses it")
+
+
+@main.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--operation", "-o", "operations", multiple=True, help="Write this operation only; may be repeated.")
+@click.option("--check", "compare", is_flag=True, help="Write nothing: compare the folder with what would be written.")
+def vectors(folder: Path, operations: tuple[str, ...], compare: bool) -> None:
+    """Write the bundle of exact cases into FOLDER: the same bits on every machine.
+
+    A program writes its results to OPERATION/NUMBER/out/NAME.npy; `efcp-ref check --outputs` judges them.
+
+    \b
+    Examples:
+      efcp-ref vectors my_vectors
+      efcp-ref vectors vectors/v1 --check
+    """
+    from efcp_ref.oracle import vectors as bundles
+
+    with _usage():
+        if not compare:
+            click.echo(f"{bundles.write(folder, operations or None)} cases in {folder}")
+            return
+        different = bundles.differences(folder)
+    for name in different:
+        click.echo(name)
+    click.echo(f"{len(different)} files differ", err=True)
+    sys.exit(1 if different else 0)
+
+
+@main.command()
+@click.argument("operation")
+@click.option("--cases", default=100, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
+@click.option("--case", "only", type=click.IntRange(0), help="Write this one case of the seed.")
+@click.option("--dtype", default="float64", show_default=True, type=click.Choice(["float64", "float32"]))
+@click.option("--decimal", is_flag=True, help="Floats with 17 decimal digits instead of hexadecimal ones.")
+def gen(operation: str, cases: int, seed: int, only: int | None, dtype: str, decimal: bool) -> None:
+    """Write cases of OPERATION as text, for a program without a JSON library.
+
+    \b
+    Example:
+      efcp-ref gen sp --cases 100 | ./mine | efcp-ref verify sp --cases 100
+    """
+    from efcp_ref.oracle import textmode
+
+    with _usage():
+        for case in textmode.generated(operation, cases, seed, dtype, only):
+            click.echo(textmode.text_of(case, decimal), nl=False)
+
+
+@main.command()
+@click.argument("operation")
+@click.option("--cases", type=click.IntRange(1), help="How many were generated; a program that ended early is noticed.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+def verify(operation: str, cases: int | None, as_json: bool) -> None:
+    """Judge the text on standard input: what a program wrote on the cases of `efcp-ref gen`.
+
+    \b
+    Example:
+      efcp-ref gen sp --cases 100 | ./mine | efcp-ref verify sp --cases 100
+    """
+    from efcp_ref.oracle import textmode
+
+    with _usage():
+        report = textmode.verify(operation, sys.stdin.buffer, cases)
+    _show(report, as_json)
 
 
 if __name__ == "__main__":
