@@ -458,8 +458,8 @@ def _html(run: Trace) -> str:
     title = f"{html.escape(run.function)}: {len(run.events)} events"
     return (
         f'<div style="max-height: 32em; overflow: auto" tabindex="0" role="region" aria-label="trace of {title}">'
-        f'<table style="color: inherit"><caption style="text-align: left">{title}</caption><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table>{rest}</div>"
+        f'<table style="color: inherit"><caption style="text-align: left">{title}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}</div>"
     )
 
 
