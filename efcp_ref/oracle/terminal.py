@@ -45,6 +45,9 @@ def number(x: float | None) -> str:
 
 def command(target: str, case: Case) -> str:
     """Return the one command that reproduces a case."""
+    if target == "standard input":
+        which = f"{case.operation} --seed {case.seed} --case {case.index} --dtype {case.dtype}"
+        return f"efcp-ref gen {which} | ./mine | efcp-ref verify {case.operation}"
     named = target if target.startswith("--") else shlex.quote(target)  # --command and --outputs come quoted
     return (
         f"efcp-ref check {named} --operation {case.operation} --seed {case.seed} "

@@ -44,13 +44,15 @@ _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 # --- writing ------------------------------------------------------------------------------------------------------
 
 
-def _word(x: Any) -> str:
+def _word(x: Any, decimal: bool = False) -> str:
     value = float(x)
+    if decimal:
+        return f"{value:.17g}"
     return value.hex().replace("0000000000000p", "p").replace(".p", "p") if math.isfinite(value) else str(value)
 
 
-def entry(name: str, value: Any) -> Iterator[str]:
-    """Yield the lines of one argument or result.
+def entry(name: str, value: Any, decimal: bool = False) -> Iterator[str]:
+    """Yield the lines of one argument or result; floats hexadecimal, or with 17 decimal digits.
 
     >>> list(entry("g", np.float32([0.5, -3]))), list(entry("k", 3))
     (['g float32 1 2 0x1p-1 -0x1.8000000000000p+1'], ['k int64 0 3'])
@@ -58,18 +60,18 @@ def entry(name: str, value: Any) -> Iterator[str]:
     if isinstance(value, (list, tuple)):
         for i, inside in enumerate(value):
             array = inside if isinstance(inside, np.ndarray) else np.array(inside, np.int64)
-            yield from entry(f"{name}.{i}", array)
+            yield from entry(f"{name}.{i}", array, decimal)
         return
     a = np.asarray(float(value) if isinstance(value, Fraction) else value)
     kind = a.dtype.name
-    words = (str(int(x)) for x in a.reshape(-1)) if a.dtype.kind in "iub" else map(_word, a.reshape(-1))
+    words = [str(int(x)) if a.dtype.kind in "iub" else _word(x, decimal) for x in a.reshape(-1)]
     yield " ".join([name, kind, str(a.ndim), *map(str, a.shape), *words])
 
 
-def text_of(case: Case) -> str:
+def text_of(case: Case, decimal: bool = False) -> str:
     """Return a case as text."""
     head = f"case {case.operation} {case.seed} {case.index} {case.dtype}"
-    return "\n".join([head, *(line for n, v in case.arguments.items() for line in entry(n, v)), "end", ""])
+    return "\n".join([head, *(line for n, v in case.arguments.items() for line in entry(n, v, decimal)), "end", ""])
 
 
 def generated(

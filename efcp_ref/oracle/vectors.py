@@ -17,6 +17,7 @@ from fractions import Fraction
 from hashlib import sha256
 from math import prod
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -494,7 +495,7 @@ def check_outputs(
     if len(ids) < len(entries):
         raise UsageError(f"{bundle} holds an operation's number twice")
     offered = [n for n in NAMES if any(o == n and (outputs / id / OUT).is_dir() for (o, _), id in ids.items())]
-    name = f"--outputs {outputs}" + (f" --vectors {vectors}" if vectors else "")
+    name = f"--outputs {quote(str(outputs))}" + (f" --vectors {quote(str(vectors))}" if vectors else "")
     target = Outputs(name, outputs, ids, tuple(offered), (), about)
     given = {n: [v.case for v in entries if v.case.operation == n] for n in NAMES}
     most = max((len(given[n]) for n in offered), default=0)

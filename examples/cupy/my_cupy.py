@@ -1,0 +1,23 @@
+"""Three operations in CuPy on a GPU: ``efcp-ref check examples/cupy/my_cupy.py --memory 0``."""
+
+import cupy
+
+ARRAYS = "cupy"
+
+
+def top_k(a, k):
+    """Positions and values of the k entries of largest magnitude."""
+    indices = cupy.argsort(-cupy.abs(a))[:k]
+    return indices, a[indices]
+
+
+def sp(indices, values, g):
+    """Scalar products of sparse rows with g."""
+    return (values * g[indices]).sum(axis=1)
+
+
+def lcg(indices, values, c, d):
+    """Linear combination of sparse rows."""
+    omega = cupy.zeros(d, values.dtype)
+    cupy.add.at(omega, indices.ravel(), (c[:, None] * values).ravel())
+    return omega
