@@ -351,5 +351,47 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
     _show(report, as_json)
 
 
+@main.command()
+@click.argument("name", required=False)
+@click.option("--list", "listed", is_flag=True, help="List what can be reproduced.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the figure (needs matplotlib).")
+@click.option("--again", is_flag=True, help="Train the cached runs anew: an hour on one core, resumed where it stopped.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_json: bool) -> None:
+    """Reproduce a figure or table of the paper by NAME: its numbers, the verdict, and with --out its figure.
+
+    \b
+    Examples:
+      efcp-ref reproduce --list
+      efcp-ref reproduce table-12
+      efcp-ref reproduce density-threshold --out figures
+    """
+    from efcp_ref import reproduce as room
+
+    items = room.items()
+    if listed or name is None:
+        if as_json:
+            _print([item._asdict() for item in items])
+            return
+        width = max(len(item.name) for item in items)
+        for item in items:
+            click.echo(f"{item.name:{width}}  {item.title}  [{item.kind}{', figure' if item.figure else ''}]")
+        return
+    if name not in {item.name for item in items}:
+        import difflib
+
+        close = difflib.get_close_matches(name, [item.name for item in items], 3)
+        hint = f", did you mean {' or '.join(close)}?" if close else ""
+        raise click.UsageError(f"nothing is called {name!r}{hint} (efcp-ref reproduce --list)")
+    try:
+        result = room.reproduce(name, out, again=again, say=lambda line: click.echo(line, err=True))
+    except ModuleNotFoundError as why:
+        raise click.ClickException(f"{why.name} is not installed, the figure needs it") from None
+    if as_json:
+        _print(room.as_dict(result))
+    else:
+        click.echo(room.text(result))
+
+
 if __name__ == "__main__":
     main()
