@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.criteria import structure as t0
-from efcp_ref.oracle.exact import Pair
+from efcp_ref.oracle.exact import Pair, product
 from efcp_ref.paper._validate import Array
 
 DRIVER, MRRR = 30.0, 500.0  # eps n times these: LAPACK's test ratio; orthogonality of the MRRR driver
@@ -148,9 +149,14 @@ class Problem:
         kind = np.float64 if unit.u > 2.0**-40 else np.longdouble
         return cls(G, np.asarray(case.arguments["x"], np.float64), eps, cutoff, terms, unit, kind)
 
+    @cached_property
+    def inside(self) -> Array:
+        """The coordinates of G that some row holds, (m, at most d): a sparse window has few."""
+        return self.G[:, self.G.any(axis=0)]
+
     def gram(self) -> Array:
         """G G^T, (m, m), in the oracle's precision."""
-        G = self.G.astype(self.kind)
+        G = self.inside.astype(self.kind)
         return G @ G.T
 
     def matrix(self, gram: Array | None = None) -> Array:
@@ -160,7 +166,7 @@ class Problem:
 
     def gram_error(self) -> Array:
         """``k u |G||G|^T + k 2^-149``: what rounding may do to the Gram matrix, (m, m)."""
-        return self.terms * (self.unit.u * np.abs(self.G) @ np.abs(self.G).T + self.unit.tiny)
+        return self.terms * (self.unit.u * np.abs(self.inside) @ np.abs(self.inside).T + self.unit.tiny)
 
     def noise(self, largest: float) -> float:
         """``30 m 2u L_max``: below this a kept eigenvalue is noise; products that underflow are counted too."""
@@ -179,8 +185,10 @@ class Problem:
 
 def _gram(p: Problem, gram: Array) -> Check:
     """``|gram_ij - g_i . g_j| <= k u |g_i| . |g_j| + k 2^-149``, any order (the dot criterion)."""
-    return p.judge(
-        "gram", "4:5", "|gram - G G^T| <= k u |G||G|^T", gram, p.gram(), p.gram_error(), np.abs(p.G) @ np.abs(p.G).T
+    exact = product(p.inside, None, p.kind is not np.float64)
+    rule = "|gram - G G^T| <= k u |G||G|^T"
+    return t0.forward(
+        "gram", "4:5", rule, gram, exact.value, p.gram_error(), magnitude=exact.magnitude, error=exact.error
     )
 
 
