@@ -1,0 +1,1 @@
+"""What turns the repository into the site: see ``docs/build.py``."""

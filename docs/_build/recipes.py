@@ -1,0 +1,124 @@
+"""Recipes that exist only where the program or the examples offer them: nothing is promised that is not there."""
+
+from __future__ import annotations
+
+from _build.reference import ROOT, command_names
+from _build.text import fenced
+
+EXAMPLES = {  # name: heading, file, what to say
+    "torch": (
+        "PyTorch",
+        "examples/torch/my_torch.py",
+        'With `ARRAYS = "torch"` the arguments arrive as tensors and '
+        "tensors may be returned.\n\n    efcp-ref check examples/torch/my_torch.py",
+    ),
+    "jax": (
+        "JAX",
+        "examples/jax/my_jax.py",
+        'With `ARRAYS = "jax"` the arguments arrive as JAX arrays. JAX computes in '
+        "float32 unless `jax_enable_x64` is set.\n\n    efcp-ref check examples/jax/my_jax.py",
+    ),
+    "cupy": (
+        "CuPy",
+        "examples/cupy/my_cupy.py",
+        'With `ARRAYS = "cupy"` the arguments are on the device already. This '
+        "example needs a GPU.\n\n    efcp-ref check examples/cupy/my_cupy.py --memory 0",
+    ),
+    "c": (
+        "C, as a program of its own",
+        "examples/c/mine.c",
+        "Numbers as text through a pipe, no library needed:\n\n"
+        "    efcp-ref gen sp --cases 100 | ./mine | efcp-ref verify sp --cases 100",
+    ),
+    "cpp": (
+        "C++, as a program of its own",
+        "examples/cpp/mine.cpp",
+        "The program is started once and answers line by line.",
+    ),
+    "rust": ("Rust", "examples/rust/src/main.rs", "The same in Rust, without dependencies."),
+}
+LANGUAGES = {"py": "python", "c": "c", "cpp": "cpp", "rs": "rust"}
+
+
+def recipe(name: str) -> str:
+    """Return the text of one recipe, empty where the project does not offer it yet."""
+    if name in EXAMPLES:
+        heading, file, text = EXAMPLES[name]
+        path = ROOT / file
+        if (
+            not path.exists()
+            or (name in ("c", "rust") and "gen" not in command_names())
+            or (name == "cpp" and not _option("--command"))
+        ):
+            return ""
+        return f"## {heading}\n\n{text}\n\n{fenced(path.read_text(encoding='utf-8'), LANGUAGES[path.suffix[1:]], file)}"
+    return {"command": _command, "files": _files, "pytest": _pytest}[name]()
+
+
+def _option(name: str) -> bool:
+    from efcp_ref.cli import main
+
+    return any(name in option.opts for option in main.commands["check"].params)
+
+
+def _command() -> str:
+    if not _option("--command"):
+        return ""
+    return (
+        "## A program in any language\n\nA process that reads JSON lines and answers them is a target, too. It is "
+        "started once; if it dies, it is started again for the next case.\n\n```sh\nefcp-ref check --command './mine'\n```\n\n"
+        "The messages are described under [file formats](../reference/formats.md).\n"
+    )
+
+
+def _files() -> str:
+    if "vectors" not in command_names():
+        return ""
+    return (
+        "## Files\n\nA simulator, another machine, a language without pipes: write the cases out, run your program on "
+        "the files, and let the oracle judge what it left there.\n\n```sh\nefcp-ref vectors cases/\n"
+        "efcp-ref check --outputs cases/\n```\n\nLoading never unpickles. The format is described under "
+        "[file formats](../reference/formats.md).\n"
+    )
+
+
+def _pytest() -> str:
+    if not (ROOT / "efcp_ref" / "oracle" / "pytest_plugin.py").exists():
+        return ""
+    return "With the plugin, a target becomes one test per operation and tier:\n\n```sh\npytest --efcp-target my_code.py\n```\n"
+
+
+def schemas() -> str:
+    """Return the JSON schemas that the package carries."""
+    parts = []
+    for path in sorted((ROOT / "efcp_ref").rglob("*.schema.json")):
+        parts.append(
+            f'??? abstract "`{path.relative_to(ROOT)}`"\n\n'
+            + "\n".join("    " + line for line in fenced(path.read_text(encoding="utf-8"), "json").splitlines())
+            + "\n"
+        )
+    return "## Schemas\n\nJSON Schema, draft 2020-12, as the package validates.\n\n" + "\n".join(parts) if parts else ""
+
+
+def exercises() -> str:
+    """Return every exercise: what is asked, the start, a hint, a solution."""
+    from _build.paper import line_link
+
+    from efcp_ref.exercises import hint, ids, solution, starter, statement
+
+    def folded(kind: str, title: str, body: str) -> str:
+        return f'??? {kind} "{title}"\n\n' + "\n".join("    " + line for line in body.splitlines()) + "\n"
+
+    parts = []
+    for name in ids():
+        first, _, rest = statement(name).partition("\n\n")
+        parts += [
+            f"## {name} {{ #exercise-{name.lower().replace(':', '-')} }}\n",
+            " ".join(first.split()) + "\n",
+            fenced(rest, "text") if rest.strip() else "",
+            f"Paper: {line_link(name, '../..')}.\n",
+            fenced(starter(name), "python"),
+            folded("tip", "Hint", hint(name)),
+            folded("success", "One right answer", fenced(solution(name), "python")),
+        ]
+    return "\n".join(parts)

@@ -1,0 +1,66 @@
+"""The built site, served on this machine alone, and a browser that reaches nothing else."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "docs"))
+
+
+def site_folder() -> Path:
+    """Where the built site is: EFCP_SITE, else build/site."""
+    return Path(os.environ.get("EFCP_SITE", ROOT / "build" / "site"))
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    folder = site_folder()
+    if not (folder / "index.html").exists():
+        pytest.skip("the site is not built: python docs/build.py")
+    return folder
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(site: Path) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(site)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    program = os.environ.get("EFCP_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+    if not program:
+        pytest.skip("no chromium: apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install -e '.[docs]'")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+        )
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    folder = Path(os.environ.get("EFCP_AXE", ROOT / "build" / "npm" / "node_modules" / "axe-core"))
+    if not (folder / "axe.min.js").exists():
+        pytest.skip("no axe-core: npm install --prefix build/npm axe-core@4")
+    return (folder / "axe.min.js").read_text(encoding="utf-8")

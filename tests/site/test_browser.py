@@ -1,0 +1,168 @@
+"""The built site in Debian's chromium, the network blocked. Marker: browser."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from efcp_ref.paper import printed
+from tests.site.conftest import site_folder
+from tests.site.test_built import pages
+
+pytestmark = pytest.mark.browser
+
+WIDTHS, SCHEMES = (1300, 390), ("light", "dark")
+FOLDER = site_folder()
+EVERY = [str(p.parent.relative_to(FOLDER)) for p in pages(FOLDER)] if FOLDER.exists() else []
+VISITED = [name for name in EVERY if not name.startswith("reference/api/") or name.endswith((".top_k", ".oracle"))]
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+@pytest.fixture(scope="module")
+def open_page(browser: Any, address: str) -> Iterator[Any]:
+    """Open pages; after the test nothing may have been asked of another host, and no error may have been logged."""
+    context = browser.new_context(viewport={"width": 1300, "height": 900}, reduced_motion="reduce")
+    wrong: list[str] = []
+
+    def opened(path: str) -> Any:
+        page = context.new_page()
+        page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
+        page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: wrong.append(str(e)))
+        page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+        page.goto(f"{address}/{path}", wait_until="load")
+        page.wait_for_function("!document.querySelector('.arithmatex') || document.querySelector('.katex')")
+        if page.locator(".player").count():
+            page.wait_for_selector(".player[data-ready]")
+        return page
+
+    opened.wrong = wrong  # type: ignore[attr-defined]
+    yield opened
+    context.close()
+
+
+@pytest.mark.parametrize("path", VISITED)
+def test_a_page_is_whole_and_accessible_in_both_schemes_and_widths(open_page, axe, path):
+    page = open_page("" if path == "." else path + "/")
+    assert page.locator(".katex-error").count() == 0
+    assert page.evaluate(
+        "document.querySelectorAll('.arithmatex').length <= document.querySelectorAll('.katex').length"
+    )
+    assert page.evaluate(r"(document.querySelector('article').innerText.match(/\\\(|\\\)|\\\[/g) || []).length") == 0
+    page.evaluate(axe)
+    found = []
+    for scheme in SCHEMES:
+        for width in WIDTHS:
+            page.emulate_media(color_scheme=scheme)
+            page.set_viewport_size({"width": width, "height": 900})
+            expected = "slate" if scheme == "dark" else "default"
+            page.wait_for_function(f"document.body.dataset.mdColorScheme === '{expected}'")
+            page.wait_for_timeout(350)
+            if page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"):
+                found.append(f"{scheme} {width}: the page scrolls sideways")
+            result = page.evaluate(f"axe.run(document, {{ runOnly: {json.dumps(RULES)} }})")
+            for violation in result["violations"]:
+                nodes = [" ".join(map(str, node["target"])) for node in violation["nodes"][:3]]
+                found.append(f"{scheme} {width}: {violation['id']} ({len(violation['nodes'])}): {nodes}")
+    page.close()
+    assert not found
+    assert not open_page.wrong, open_page.wrong
+
+
+def test_search_finds_sparse_mfac(open_page):
+    page = open_page("")
+    page.click("[data-md-component=search-query]")
+    page.keyboard.type("sparse_mfac", delay=20)
+    page.wait_for_selector(".md-search-result__item")
+    assert "sparse_mfac" in page.locator(".md-search-result__list").inner_text()
+    page.close()
+
+
+def shown(page: Any) -> dict[str, Any]:
+    """Return what the player shows of the function that is running: name -> exact values."""
+    return page.evaluate("""() => {
+      const numbers = strip => [...strip.querySelectorAll('.cell')].map(cell => JSON.parse(cell.dataset.value))
+      return Object.fromEntries([...document.querySelectorAll('.frame:not(.outer) .var')].map(row => {
+        const rows = [...row.querySelectorAll('.strip')].map(numbers)
+        return [row.dataset.name, row.querySelector('.matrix') ? rows : rows[0]]
+      }))
+    }""")
+
+
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_the_player_by_mouse_and_keyboard_ends_on_what_python_computed(open_page, key):
+    from _build.paper import PAGES
+    from _build.record import CASES
+
+    from efcp_ref.tracing import trace
+
+    page = open_page(f"algorithms/{PAGES[key]}/")
+    for number, case in enumerate(CASES[key]):
+        last = [e for e in trace(case.run).events if e.line.split(":")[0] == key][-1]
+        page.select_option(".player select", str(number))
+        slider = page.locator(".player input[type=range]")
+        end = int(slider.get_attribute("max"))
+        assert slider.input_value() == "0"
+        forth, back = page.locator("[aria-label='step forward']"), page.locator("[aria-label='step back']")
+        first = shown(page)
+        forth.click()
+        forth.click()
+        assert slider.input_value() == str(min(2, end))
+        back.click()
+        back.click()
+        assert shown(page) == first
+        page.locator(".player").focus()
+        for _ in range(end + 3):
+            page.keyboard.press("ArrowRight")
+        assert slider.input_value() == str(end)
+        row = page.locator(".listing tr[aria-current=step]")
+        assert row.count() == 1
+        assert row.get_attribute("data-n") == last.line.split(":")[1]
+        assert f"Step {end + 1} of {end + 1}" in page.locator(".status").inner_text()
+        values = shown(page)
+        compared = 0
+        for name, value in last.variables.items():
+            if isinstance(value, np.ndarray) and name in values and value.ndim < 3:
+                assert values[name] == value.tolist(), name
+                compared += 1
+        assert compared
+        page.keyboard.press("ArrowLeft")
+        assert slider.input_value() == str(end - 1)
+        page.keyboard.press("Home")
+        assert shown(page) == first
+        page.keyboard.press("End")
+        assert slider.input_value() == str(end)
+    page.close()
+
+
+def test_space_plays_and_pauses(open_page):
+    page = open_page("algorithms/alg-5/")
+    page.locator(".player").focus()
+    page.keyboard.press("Space")
+    assert page.locator(".play").inner_text() == "Pause"
+    page.wait_for_function("document.querySelector('.player').dataset.step >= 2", timeout=15_000)
+    page.keyboard.press("Space")
+    assert page.locator(".play").inner_text() == "Play"
+    page.close()
+
+
+def test_the_ring_says_which_row_is_written_next(open_page):
+    page = open_page("algorithms/alg-4/")
+    page.locator(".player").focus()
+    page.keyboard.press("End")
+    label = page.locator("svg.ring").get_attribute("aria-label")
+    assert "row 0: 0 1, 4 -2" in label
+    assert "Row 1 is written next" in label
+    page.close()
+
+
+def test_an_anchor_of_a_line_is_in_view(open_page):
+    page = open_page("algorithms/alg-3/#alg-3-line-26")
+    page.wait_for_timeout(300)
+    assert page.evaluate("""() => { const r = document.getElementById('alg-3-line-26').getBoundingClientRect()
+      return r.top >= 0 && r.bottom <= innerHeight }""")
+    page.close()

@@ -1,0 +1,179 @@
+"""The built site as files: links, anchors, sizes, formulas, names. Skipped, and counted, where it is not built."""
+
+from __future__ import annotations
+
+import ast
+import re
+import zlib
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+
+from efcp_ref.paper import printed
+from tests.site.conftest import ROOT
+
+MEBIBYTE = 2**20
+
+
+class Page(HTMLParser):
+    """Ids, links and resources of a page, and its text without code."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.resources: list[str] = []
+        self.pictures: list[dict[str, str | None]] = []
+        self.words: list[str] = []
+        self.silent = 0
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if given.get("id"):
+            self.ids.add(str(given["id"]))
+        if tag == "a" and given.get("name"):
+            self.ids.add(str(given["name"]))
+        if tag == "a" and given.get("href"):
+            self.links.append(str(given["href"]))
+        if tag in ("script", "img", "source", "iframe") and given.get("src"):
+            self.resources.append(str(given["src"]))
+        if tag == "link" and given.get("href") and given.get("rel") not in ("canonical", "prev", "next"):
+            self.resources.append(str(given["href"]))
+        if given.get("data-trace"):
+            self.resources.append(str(given["data-trace"]))
+        if tag == "img":
+            self.pictures.append(given)
+        if tag in ("script", "style", "code", "pre"):
+            self.silent += 1
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("script", "style", "code", "pre"):
+            self.silent -= 1
+
+    def handle_data(self, data: str) -> None:
+        if not self.silent:
+            self.words.append(data)
+
+
+@cache
+def parsed(path: Path) -> Page:
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def pages(site: Path) -> list[Path]:
+    return [p for p in sorted(site.rglob("*.html")) if p.name != "404.html"]
+
+
+def target(site: Path, page: Path, url: str) -> tuple[Path, str]:
+    """Return the file that an internal link leads to, and the anchor in it."""
+    path, fragment = urldefrag(url)
+    place = urlsplit(path).path
+    base = site if place.startswith("/") else page.parent
+    file = page if not place else (base / unquote(place.lstrip("/"))).resolve()
+    return (file / "index.html" if file.is_dir() else file), unquote(fragment)
+
+
+def external(url: str) -> bool:
+    return bool(urlsplit(url).scheme or url.startswith("//"))
+
+
+def test_every_internal_link_and_anchor_resolves(site):
+    broken = []
+    for page in pages(site):
+        for url in parsed(page).links:
+            if external(url):
+                continue
+            file, fragment = target(site, page, url)
+            if not file.exists() or (fragment and file.suffix == ".html" and fragment not in parsed(file).ids):
+                broken.append(f"{page.relative_to(site)}: {url}")
+    assert not broken
+
+
+def test_nothing_is_loaded_from_elsewhere_and_every_file_is_there(site):
+    wrong = [
+        f"{page.relative_to(site)}: {url}"
+        for page in pages(site)
+        for url in parsed(page).resources
+        if not url.startswith("data:") and (external(url) or not target(site, page, url)[0].exists())
+    ]
+    assert not wrong
+
+
+def test_the_site_is_small(site):
+    size = sum(p.stat().st_size for p in site.rglob("*") if p.is_file())
+    assert size < 8 * MEBIBYTE, f"{size / MEBIBYTE:.2f} MiB"
+
+
+def test_there_is_no_stray_dollar(site):
+    stray = [
+        f"{page.relative_to(site)}: {match[0]}"
+        for page in pages(site)
+        for match in re.finditer(r"\$[^$\n]{1,80}\$", "".join(parsed(page).words))
+    ]
+    assert not stray
+
+
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_every_printed_line_has_its_anchor(site, key):
+    from _build.paper import PAGES, anchor
+
+    page = parsed(site / "algorithms" / PAGES[key] / "index.html")
+    assert {anchor(line.tag) for line in printed.lines().values() if line.key == key} <= page.ids
+    assert "\\(" in "".join(page.words)
+
+
+def test_every_reading_has_its_anchor(site):
+    assert {f"r{n}" for n in range(1, 43)} <= parsed(site / "paper" / "readings" / "index.html").ids
+
+
+def test_every_picture_says_what_it_shows(site):
+    silent = [str(page.relative_to(site)) for page in pages(site) for p in parsed(page).pictures if not p.get("alt")]
+    assert not silent
+
+
+def test_every_page_has_a_title_and_no_page_is_missing(site):
+    for page in pages(site):
+        assert len(re.findall(r"<h1[ >]", page.read_text(encoding="utf-8"))) == 1, page
+        assert "Not yet written" not in "".join(parsed(page).words), page
+
+
+def inventory(site: Path) -> set[str]:
+    """Return the names that mkdocstrings documented."""
+    data = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    return {line.split(" ")[0] for line in zlib.decompress(data).decode().splitlines()}
+
+
+def test_every_public_name_is_documented(site):
+    from _build.reference import modules, source_of
+
+    documented = inventory(site)
+    missing = []
+    for module in modules():
+        for node in ast.parse(source_of(module).read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                if f"{module}.{node.name}" not in documented:
+                    missing.append(f"{module}.{node.name}")
+                if not ast.get_docstring(node):
+                    missing.append(f"{module}.{node.name} (docstring)")
+    assert not missing
+
+
+def test_every_command_and_operation_is_there(site):
+    from _build.reference import command_names
+
+    from efcp_ref.contract import NAMES
+
+    commands = (site / "reference" / "command-line" / "index.html").read_text(encoding="utf-8")
+    assert all(f"efcp-ref {name}</code>" in commands for name in command_names())
+    contract = (site / "reference" / "contract" / "index.html").read_text(encoding="utf-8")
+    assert all(f"<code>{name}</code>" in contract for name in NAMES)
+
+
+def test_every_tutorial_is_there_with_its_notebook(site):
+    names = [p.stem for p in sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py"))]
+    assert all((site / "learn" / name / "index.html").exists() for name in names)
+    assert all((site / "learn" / f"{name}.ipynb").exists() for name in names)

@@ -1,0 +1,151 @@
+"""What the site is made from: readings, recorded runs, code blocks, spelling, sizes. Needs no built site."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from efcp_ref import tracing
+from efcp_ref.paper import printed
+from tests.site.conftest import ROOT
+
+DOCS = ROOT / "docs"
+PAGES = [p for p in [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))] if p.exists()]
+BLOCK = re.compile(r"^```(?:python|py)\b[^\n]*\n(.*?)^```", re.M | re.S)
+
+
+def names_of_tests() -> set[str]:
+    return {
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+def test_every_reading_is_there_once_with_tests_that_exist():
+    pytest.importorskip("pygments")
+    from _build.paper import readings
+
+    names = [entry["id"] for entry in readings()]
+    assert names == [f"R{n}" for n in range(1, 43)]
+    known = names_of_tests()
+    missing = [(entry["id"], test) for entry in readings() for test in entry["tests"] if test not in known]
+    assert not missing
+    assert all(entry["tests"] and entry["printed"] and entry["reading"] for entry in readings())
+
+
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_the_player_shows_what_python_computed(key):
+    pytest.importorskip("pygments")
+    from _build.record import CASES, recorded
+
+    data = json.loads(json.dumps(recorded(key)))
+    for case, source in zip(data["cases"], CASES[key], strict=True):
+        events = [e for e in tracing.trace(source.run).events if e.line.split(":")[0] == key]
+        lines = [e["l"] for n, e in enumerate(case["events"]) if not ("tree" in e and e["at"] > 1)]
+        assert lines == [int(e.line.split(":")[1]) for e in events]
+        last, shown = events[-1], dict(case["events"][-1]["f"][-1][1])
+        for name, value in last.variables.items():
+            if isinstance(value, np.ndarray) and name in shown and value.ndim < 3:
+                assert case["pool"][shown[name]] == value.tolist()
+
+
+def test_two_or_three_inputs_reach_every_executable_line():
+    pytest.importorskip("pygments")
+    from _build.record import CASES, recorded
+
+    for key in CASES:
+        code = {line.n for line in printed.lines().values() if line.key == key and line.kind == "code"}
+        reached = {e["l"] for case in recorded(key)["cases"] for e in case["events"]}
+        assert len(CASES[key]) >= 2
+        assert reached <= code
+        assert code - reached <= ({5} if key == "W" else set()) or code == reached
+
+
+def test_the_tree_of_the_reduction_adds_up_level_by_level():
+    pytest.importorskip("pygments")
+    from _build.record import recorded
+
+    case = recorded("2")["cases"][1]
+    levels = [e for e in case["events"] if "tree" in e]
+    assert [e["at"] for e in levels] == [1, 2, 3]
+    mem = [np.array(case["pool"][n]) for n in levels[-1]["tree"]]
+    for n, half in enumerate((4, 2, 1)):
+        assert np.array_equal(mem[n + 1][:half], mem[n][:half] + mem[n][half : 2 * half])
+    assert mem[-1][0] == mem[0].sum()
+
+
+def test_the_player_is_small_plain_and_valid():
+    player = DOCS / "assets" / "player.js"
+    assert player.stat().st_size < 20_000
+    assert not re.search(r"\bimport\b|require\(|https?://(?!www\.w3\.org/2000/svg)", player.read_text(encoding="utf-8"))
+    if shutil.which("node"):
+        subprocess.run(["node", "--check", str(player)], check=True)
+
+
+def test_katex_is_vendored_with_version_and_licence():
+    folder = DOCS / "assets" / "katex"
+    version = re.search(r"KaTeX (0\.19\.\d+)", (folder / "VERSION").read_text(encoding="utf-8"))
+    assert version
+    assert version[1] in (folder / "katex.min.js").read_text(encoding="utf-8")
+    assert "MIT" in (folder / "LICENSE").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path):
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    if not blocks:
+        return
+    script = tmp_path / "blocks.py"
+    script.write_text("\n\n".join(blocks), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_spelling():
+    program = Path(sys.executable).with_name("codespell")
+    if not program.exists():
+        pytest.skip("no codespell: pip install -e '.[docs]'")
+    files = [str(p.relative_to(ROOT)) for p in PAGES] + ["docs/readings.toml", "tutorials"]
+    files += [str(p.relative_to(ROOT)) for p in sorted((ROOT / "efcp_ref").rglob("*.py"))]
+    words = ["--ignore-words", "docs/words.txt"]
+    done = subprocess.run([str(program), *words, *files], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_belittling_words():
+    found = [
+        f"{page.relative_to(ROOT)}: {match[0]}"
+        for page in PAGES
+        for match in re.finditer(r"\b(simply|obviously|trivially|of course)\b", page.read_text(encoding="utf-8"), re.I)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_the_listing_has_every_line_with_its_own_code(key):
+    pytest.importorskip("pygments")
+    from _build.paper import anchor, listing
+
+    text = listing(key)
+    lines = [line for line in printed.lines().values() if line.key == key]
+    assert re.findall(r'<tr id="([\w-]+)"', text) == [anchor(line.tag) for line in lines]
+    assert text.count('class="source none"') == sum(line.kind == "structure" for line in lines)
