@@ -1,4 +1,4 @@
-"""The picture of growth: time and memory against d, m, density and block size, log-log, with their slopes, as SVG.
+"""The picture of growth: time and memory against d, m, density and block size, log-log, with slopes, as SVG.
 
 Series differ in colour (Okabe and Ito's, made for colour-blind eyes), in dashes and in the shape of their marks, and are
 named at the slope; text and axes take the reader's light or dark scheme.

@@ -41,16 +41,16 @@ def feed_back(xi: Array, g: Array, layout: Layout, storage: np.dtype[Any], out: 
     )
 
     def compress(slices: tuple[Slice, ...]) -> None:
-        room = np.empty(max(s.end - s.start for s in slices), xi.dtype)
+        room = np.empty((2, max(s.end - s.start for s in slices)), xi.dtype)
         for s in slices:
-            a = new.xi[s.start : s.end]
+            a, size = room[:, : s.end - s.start]  # both stay in the cache
             np.add(xi[s.start : s.end], g[s.start : s.end], out=a, casting="same_kind")
-            size = np.abs(a, out=room[: len(a)])
-            _finite(size, g[s.start : s.end])
+            _finite(np.abs(a, out=size), g[s.start : s.end])
             kept = in_blocks(size, layout, s.last - s.first)
             new.indices[s.first : s.last] = kept
             new.values[s.first : s.last] = stored = rounded(a[kept], storage)
             a[kept] -= _in_range(widened(stored, a.dtype), storage)
+            new.xi[s.start : s.end] = a
 
     threads.over(compress, layout.slices, layout.d)
     return new

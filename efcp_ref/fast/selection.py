@@ -51,7 +51,8 @@ def sampled(size: Array, k: int) -> Array:
     if len(size) < SAMPLED or k == 0:
         return largest(size, k)
     sample = size[::STRIDE]
-    rank = min(len(sample), (k + k // 2) // STRIDE + 16)  # half as many again, and some more for small k
+    expected = k / STRIDE  # above the cut; three standard deviations more are let through
+    rank = min(len(sample), int(expected + 3 * expected**0.5) + 4)
     guess = np.partition(sample, len(sample) - rank)[len(sample) - rank]
     survivors = np.flatnonzero(size >= guess)
     return survivors[largest(size[survivors], k)] if len(survivors) >= k else largest(size, k)

@@ -19,7 +19,7 @@ from efcp_ref.fast.selection import finite, vector
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper._validate import Array
 
-PIECE = 2**16  # entries of a piece: positions, values and the slice of the vector fit a second-level cache together
+PIECE = 2**17  # entries of a piece: positions, values and the slice of the vector fit a second-level cache together
 
 
 class Rows(Protocol):
