@@ -1,6 +1,6 @@
 """Build the site: record the traces, run the tutorials, draw the figures, write the tables, then run mkdocs.
 
-    python docs/build.py [--strict] [--no-tutorials] [--version NAME]
+    python docs/build.py [--strict] [--no-tutorials] [--keep-tutorials] [--version NAME]
 
 The site is build/site; build/docs holds the pages that mkdocs reads, build/cache what need not run again. A page that
 other work is to provide and that is not there is replaced by a notice; with --strict it is an error. mkdocs itself is
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -99,10 +100,19 @@ def fingerprint(*paths: Path) -> str:
     return digest.hexdigest()[:20]
 
 
-def tutorial(source: Path) -> str:
-    """Execute one tutorial, or take its pages from the cache; return its name."""
+def stamp() -> str:
+    """Return a hash of everything that the site is made from; build/stamp holds that of the site that was built."""
+    pages = [p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
+    tutorials = sorted((ROOT / "tutorials").glob("*.py"))
+    return fingerprint(*pages, *tutorials, ROOT / "mkdocs.yml", ROOT / "CHANGELOG.md")
+
+
+def tutorial(source: Path, keep: bool = False) -> str:
+    """Execute one tutorial, or take its pages from the cache (where ``keep``: of whatever code); return its name."""
     helpers = [*sorted(source.parent.glob("_*.py")), source.parent / "export.py"]
     kept = CACHE / "tutorials" / f"{source.stem}-{fingerprint(source, *helpers)}"
+    if keep and (old := [p for p in kept.parent.glob(f"{source.stem}-*") if p.suffix != ".new"]):
+        kept = old[0]
     if not kept.exists():
         fresh = kept.with_suffix(".new")
         shutil.rmtree(fresh, ignore_errors=True)
@@ -121,16 +131,35 @@ def tutorial(source: Path) -> str:
                 shutil.rmtree(old)
         fresh.rename(kept)
     shutil.copytree(kept, STAGE / "learn", dirs_exist_ok=True)
+    for picture in kept.glob("*.png"):
+        smaller(picture, STAGE / "learn" / picture.name)
+    unrun(STAGE / "learn" / f"{source.stem}.ipynb")
     return source.stem
 
 
-def tutorials(strict: bool, wanted: bool) -> list[str]:
+def smaller(picture: Path, to: Path) -> None:
+    """Write a drawing with a palette of 128 colours: a third of the bytes, and nothing that an eye can see."""
+    from PIL import Image
+
+    Image.open(picture).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(to, optimize=True)
+
+
+def unrun(notebook: Path) -> None:
+    """Take the outputs out of a notebook that is downloaded: the page shows them, and the reader makes them."""
+    data = json.loads(notebook.read_text(encoding="utf-8"))
+    for cell in data["cells"]:
+        if cell["cell_type"] == "code":
+            cell.update(outputs=[], execution_count=None)
+    notebook.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def tutorials(strict: bool, wanted: bool, keep: bool) -> list[str]:
     """Return the names of the tutorials whose pages are there."""
     sources = sorted((ROOT / "tutorials").glob("[0-9][0-9]_*.py")) if wanted else []
     if strict and not sources:
         raise Problem("tutorials/NN_name.py: there is none, and the site needs them")
     with ThreadPoolExecutor(2) as pool:
-        outcomes = [(source, pool.submit(tutorial, source)) for source in sources]
+        outcomes = [(source, pool.submit(tutorial, source, keep)) for source in sources]
     names = []
     for source, outcome in outcomes:
         try:
@@ -267,12 +296,12 @@ def slimmed(site: Path) -> None:
         page.write_text("".join(kept), encoding="utf-8")
 
 
-def build(strict: bool, wanted: bool, version: str | None) -> None:
+def build(strict: bool, wanted: bool, keep: bool, version: str | None) -> None:
     """Build everything."""
     from _build import figures, paper, recipes, reference
 
     began = [time.monotonic()]
-    start = began[0]
+    start, made_from = began[0], stamp()
     BUILD.mkdir(exist_ok=True)
     staged(strict)
     with ThreadPoolExecutor(1) as pool:
@@ -283,7 +312,7 @@ def build(strict: bool, wanted: bool, version: str | None) -> None:
         step("figures drawn", began)
         output = failure.result()
     step("examples/my_code.py judged", began)
-    names = tutorials(strict, wanted)
+    names = tutorials(strict, wanted, keep)
     step(f"{len(names)} tutorials", began)
     api = reference.api_pages(STAGE / "reference" / "api")
     generators: dict[str, Callable[..., str]] = {
@@ -311,7 +340,7 @@ def build(strict: bool, wanted: bool, version: str | None) -> None:
         "recipe": recipes.recipe,
         "schemas": recipes.schemas,
         "exercises": recipes.exercises,
-        "measured": lambda name: f"{measured[name]:.1f}",
+        "measured": lambda name: f"{measured[name]:.3g}",
         "tutorials": lambda: tutorial_list(names),
     }
     count = expanded(generators)
@@ -320,6 +349,7 @@ def build(strict: bool, wanted: bool, version: str | None) -> None:
     mkdocs(config, version)
     if not version:
         slimmed(BUILD / "site")
+        (BUILD / "stamp").write_text(made_from, encoding="utf-8")
     step("mkdocs", began)
     size = sum(p.stat().st_size for p in (BUILD / "site").rglob("*") if p.is_file()) if not version else 0
     print(f"{time.monotonic() - start:6.1f} s  in all: build/site, {size / 2**20:.1f} MiB")
@@ -330,10 +360,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--strict", action="store_true", help="a page or tutorial that is missing is an error")
     parser.add_argument("--no-tutorials", action="store_true", help="leave the tutorials out")
+    parser.add_argument(
+        "--keep-tutorials", action="store_true", help="take their pages from the cache, even if the code has changed"
+    )
     parser.add_argument("--version", help="deploy this version with mike instead of writing build/site")
     arguments = parser.parse_args()
     try:
-        build(arguments.strict, not arguments.no_tutorials, arguments.version)
+        build(arguments.strict, not arguments.no_tutorials, arguments.keep_tutorials, arguments.version)
     except Problem as why:
         sys.exit(f"docs/build.py: {why}")
 

@@ -440,6 +440,8 @@ def _shown(event: Event, pool: _Pool) -> dict[str, int]:
     for name, value in event.variables.items():
         if (event.function, name) not in STALE:
             add(name, value)
+    if event.line == "3:6":  # memory that nothing has been written to: what stands in it is an accident
+        found["mem"] = pool([None] * len(event.variables["mem"]))
     return found
 
 

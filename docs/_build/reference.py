@@ -6,6 +6,7 @@ import ast
 import html
 import inspect
 import os
+import re
 import subprocess
 import sys
 from functools import cache
@@ -17,6 +18,7 @@ from _build.text import fenced, rich, table
 
 ROOT = Path(__file__).parents[2]
 SKIPPED = ("efcp_ref.oracle.mutants.", "efcp_ref.data.make_digits", "efcp_ref.__main__")
+UNSEARCHED = ("efcp_ref.targets", "efcp_ref.claims", "efcp_ref.oracle.")
 SECTIONS = {
     "efcp_ref.paper": "The executable paper",
     "efcp_ref.oracle": "The oracle",
@@ -68,10 +70,12 @@ def api_pages(folder: Path) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     for module in modules():
         page = page_of(module)
-        text = texts.setdefault(page, [f"# `{page}`\n"])
+        head = "---\nsearch:\n  exclude: true\n---\n" if page.startswith(UNSEARCHED) else ""
+        text = texts.setdefault(page, [f"{head}# `{page}`\n"])
         if page != module:
             text.append(f"## `{module.removeprefix(page + '.')}` {{ data-toc-label={module.rpartition('.')[2]} }}\n")
-        options = ["show_source: false", f"heading_level: {2 if page == module else 3}"]
+        typed = str(module.startswith("efcp_ref.paper")).lower()
+        options = ["show_source: false", f"show_signature_annotations: {typed}", f"heading_level: {2 if page == module else 3}"]
         if not _defines(module):
             options.append("members: false")
         text.append(f"::: {module}\n    options:\n" + "".join(f"      {option}\n" for option in options))
@@ -185,14 +189,25 @@ def criteria() -> str:
         title = ", ".join(f"`{n}`" for n in names) if len(names) < 4 else "Optimizers: replay"
         doc = inspect.cleandoc(function.__doc__ or "")
         module = function.__module__
+        words = "".join(f"<p>{prose(part)}</p>\n" for part in doc.split("\n\n"))
         parts.append(
-            f"## {title} {{ #{names[0].replace('_', '-')} }}\n\n{fenced(it.criterion, 'text')}\n"
+            f"## {title} {{ #{names[0].replace('_', '-')} }}\n\n"
+            f'<p class="rule"><code>{html.escape(it.criterion)}</code></p>\n\n'
             f"Blamed when no stage says more: {line_link(it.line, '../..')}. In the words of the code, "
-            f"[`{function.__name__}`](../reference/api/{page_of(module)}.md#{module}.{function.__name__}):\n\n{fenced(doc, 'text')}"
+            f"[`{function.__name__}`](../reference/api/{page_of(module)}.md#{module}.{function.__name__}):\n\n{words}\n"
         )
         if len(names) > 3:
             parts.append(f"It judges {', '.join(f'`{n}`' for n in names)}.\n")
     return "\n".join(parts)
+
+
+def prose(text: str) -> str:
+    """Return a docstring's paragraph as HTML, its code between double or single back-quotes.
+
+    >>> prose("``a < b`` by `f`")
+    '<code>a &lt; b</code> by <code>f</code>'
+    """
+    return rich(re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split())))
 
 
 def run(*command: str, expected: tuple[int, ...] = (0,)) -> str:

@@ -35,7 +35,7 @@
   const largest = value => Array.isArray(value) ? Math.max(0, ...value.map(largest)) : Math.abs(value || 0)
 
   const cell = (x, top, before, hot) => {
-    const span = el('span', { class: 'cell', 'data-value': JSON.stringify(x), title: String(x === null ? 'not sent' : x) }, short(x))
+    const span = el('span', { class: 'cell', 'data-value': JSON.stringify(x), title: String(x === null ? 'nothing' : x) }, short(x))
     if (x !== null && top > 0) {
       span.style.setProperty('--w', (Math.abs(x) / top).toFixed(3))
       span.classList.add(x < 0 ? 'neg' : 'pos')

@@ -28,6 +28,11 @@ def site() -> Path:
     folder = site_folder()
     if not (folder / "index.html").exists():
         pytest.skip("the site is not built: python docs/build.py")
+    if "EFCP_SITE" not in os.environ:
+        from build import stamp
+
+        if (folder.parent / "stamp").read_text(encoding="utf-8") != stamp():
+            pytest.skip("the site is older than what it is made from: python docs/build.py")
     return folder
 
 
