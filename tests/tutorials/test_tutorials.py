@@ -136,6 +136,7 @@ def test_exercises_are_there(path):
     assert set(named) <= set(ids())
 
 
+@pytest.mark.timeout(300)
 def test_a_page_a_notebook_and_its_pictures_come_out_of_a_real_kernel(tmp_path):
     name = "06_ggt_by_eigenvectors"
     run = subprocess.run(
