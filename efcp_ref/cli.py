@@ -87,11 +87,12 @@ def _print(value: Any) -> None:
 @click.option("--jobs", type=click.IntRange(1), help="Local processes; default: two where there are many cases.")
 @click.option("--dask", metavar="ADDRESS", help="Judge on this Dask cluster.")
 @click.option("--fresh", is_flag=True, help="Start over where --report holds an unfinished campaign.")
+@click.option("--large", is_flag=True, help="Judge TARGET at the paper's sizes instead: minutes, some GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
     target: str | None, command: str | None, outputs: Path | None, vectors: Path | None, operations: tuple[str, ...],
     cases: int, seed: int, only: int | None, dtype: str | None, timeout: float, memory: float, device: str | None,
-    folder: Path | None, jobs: int | None, dask: str | None, fresh: bool, as_json: bool,
+    folder: Path | None, jobs: int | None, dask: str | None, fresh: bool, large: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge TARGET: my_code.py, package.module, or either with :object; or a process; or files.
 
@@ -116,6 +117,8 @@ def check(
             from efcp_ref.oracle.vectors import check_outputs
 
             _show(check_outputs(outputs, vectors, operations or None, only=only), as_json)
+        if large:
+            _large(target, operations, seed, dtype, progress, as_json)
         from efcp_ref.oracle.chunks import Door
         from efcp_ref.oracle.report.run import check
 
@@ -124,6 +127,37 @@ def check(
             folder=folder, jobs=jobs, dask=dask, fresh=fresh, only=only, dtype=dtype, progress=progress,
         )  # fmt: skip
     _show(report, as_json)
+
+
+def _large(
+    target: str | None, operations: tuple[str, ...], seed: int, dtype: str | None, progress: Progress | None,
+    as_json: bool,
+) -> NoReturn:  # fmt: skip
+    from efcp_ref.oracle.large import check_large
+
+    if target is None:
+        raise click.UsageError("--large needs a TARGET")
+    _show(check_large(target, operations or None, seed, dtype, progress=progress), as_json)
+
+
+@main.command()
+@click.argument("figures", nargs=-1)
+def bench(figures: tuple[str, ...]) -> None:
+    """Measure FIGURES of efcp_ref.fast side by side on this machine; default all. Needs a checkout and PyTorch.
+
+    Writes benchmarks/results/FIGURE.json with the command and the machine; an unknown name lists them all.
+
+    \b
+    Examples:
+      efcp-ref bench products top_k
+      efcp-ref bench
+    """
+    import subprocess
+
+    script = Path(__file__).parents[1] / "benchmarks" / "bench.py"
+    if not script.exists():
+        raise click.UsageError("benchmarks/ is not beside the package: run it in a checkout of the repository")
+    sys.exit(subprocess.run([sys.executable, str(script), *figures], check=False).returncode)
 
 
 @main.command()
@@ -354,8 +388,8 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="List what can be reproduced.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the figure (needs matplotlib).")
-@click.option("--again", is_flag=True, help="Train the cached runs anew: an hour on one core, resumed where it stopped.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the figure.")
+@click.option("--again", is_flag=True, help="Train the cached runs anew: an hour, resumed where it stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_json: bool) -> None:
     """Reproduce a figure or table of the paper by NAME: its numbers, the verdict, and with --out its figure.
