@@ -8,6 +8,21 @@ settings.register_profile("efcp", deadline=None, derandomize=True)
 settings.load_profile("efcp")
 
 
+def pytest_addoption(parser):
+    """Let the slow tests be asked for."""
+    parser.addoption("--slow", action="store_true", help="run the tests marked slow as well")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselect the slow tests unless they are asked for; pytest counts what is deselected."""
+    if config.getoption("--slow"):
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 def pytest_terminal_summary(terminalreporter):
     """Count what was skipped, with the reasons; the line is there when the count is zero, too."""
     reasons = Counter(

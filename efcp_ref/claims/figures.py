@@ -1,0 +1,75 @@
+"""Figures: one style, colours that the colour-blind tell apart (Okabe and Ito), readable on a dark page too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
+MARKERS = "osD^vP*"
+PAPER = "#FBFAF5"  # an opaque light ground: the same figure is readable on a light and on a dark page
+STYLE: dict[str, Any] = {
+    "figure.figsize": (6.4, 3.6), "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#D9D6CC",
+    "grid.linewidth": 0.6, "lines.linewidth": 1.8, "legend.frameon": False, "svg.hashsalt": "efcp_ref",
+    "svg.fonttype": "path", "figure.constrained_layout.use": True,
+}
+
+
+def axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[Any, Any]:
+    """Return a figure and its axes in the package's style; matplotlib is imported here and nowhere else."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+    matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type, unused-ignore]
+    return pyplot.subplots(1, columns, figsize=(width, height))
+
+
+def lines(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, xscale: str = "linear",
+    yscale: str = "linear",
+) -> Any:
+    """Return a figure with one line per name: colour, dash and marker all differ."""
+    figure, ax = axes()
+    for n, (name, (xs, ys)) in enumerate(curves.items()):
+        every = max(1, len(xs) // 8)
+        ax.plot(xs, ys, color=COLOURS[n % 7], linestyle=DASHES[n % 7], marker=MARKERS[n % 7], markevery=every,
+                markersize=5, label=name)
+    return finished(figure, ax, x, y, xscale, yscale)
+
+
+def finished(figure: Any, ax: Any, x: str, y: str, xscale: str = "linear", yscale: str = "linear") -> Any:
+    """Label the axes and place the legend beside the plot."""
+    ax.set(xlabel=x, ylabel=y)
+    if xscale != "linear":  # setting a scale, even the same one, would drop the ticks that are there
+        ax.set_xscale(xscale)
+    if yscale != "linear":
+        ax.set_yscale(yscale)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    return figure
+
+
+def dots(groups: Mapping[str, Sequence[float]], label: str, xscale: str = "log") -> Any:
+    """Return a figure with every seed as a dot and the median as a bar, one row per name."""
+    figure, ax = axes(6.4, 0.9 + 0.3 * len(groups))
+    for n, (name, values) in enumerate(groups.items()):
+        colour = COLOURS[1] if "no feedback" in name else COLOURS[0]
+        marker = "s" if "no feedback" in name else "o"
+        ax.plot(values, [n] * len(values), marker, color=colour, markersize=5, alpha=0.75)
+        middle = sorted(values)[len(values) // 2]
+        ax.plot([middle, middle], [n - 0.3, n + 0.3], color=colour, linewidth=2.5)
+    ax.set_yticks(range(len(groups)), list(groups))
+    ax.invert_yaxis()
+    return finished(figure, ax, label, "", xscale=xscale)
+
+
+def save(figure: Any, file: Path) -> None:
+    """Write the figure; the bytes of an SVG depend on the figure alone."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None, dpi=110)

@@ -1,0 +1,198 @@
+"""The runs behind the claims: which settings, over which seeds, and a file that remembers what is done.
+
+    python -m efcp_ref.claims.heavy            # what is missing, one process, with progress
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from efcp_ref.claims.train import Setting, train
+
+RESULTS = Path(__file__).with_name("results")
+FILE = RESULTS / "runs.jsonl"
+SEEDS = (0, 1, 2, 3, 4)
+TUNING_SEED = 100  # learning rates are chosen on the validation images with a seed that no claim uses
+MFAC: dict[str, Any] = {"m": 128, "lam": 1e-3}
+GGT: dict[str, Any] = {"m": 128, "eps": 1e-5}
+Settings = dict[str, Setting]
+Records = dict[tuple[str, int], dict[str, Any]]
+
+
+def _mfac(method: str, feedback: bool = True, sharpness: bool = False, **options: Any) -> Setting:
+    return Setting(method, 1e-2, MFAC | options, feedback, sharpness=sharpness)
+
+
+def both(name: str, setting: Setting) -> Settings:
+    """Return the setting with and without error feedback."""
+    return {name: setting, f"{name}, no feedback": replace(setting, feedback=False, sharpness=False)}
+
+
+def mfac_settings() -> Settings:
+    """Return the M-FAC runs, all at one rate and one damping, and Top-k SGD at SGD's rate, by name."""
+    return {
+        "SGD": Setting("sgd", 1.0, sharpness=True),
+        "D-MFAC": _mfac("dense_mfac", sharpness=True),
+        **both("S-MFAC 1 %", _mfac("sparse_mfac", density=0.01, sharpness=True)),
+        **both("S-MFAC 10 %", _mfac("sparse_mfac", density=0.1, sharpness=True)),
+        **both("S-MFAC 0.1 %", _mfac("sparse_mfac", density=0.001, sharpness=True)),
+        **both("S-MFAC 5 %", _mfac("sparse_mfac", density=0.05)),
+        "S-MFAC 0.5 %": _mfac("sparse_mfac", density=0.005),
+        "S-MFAC 0.2 %": _mfac("sparse_mfac", density=0.002),
+        **both("Top-1% SGD", Setting("topk_sgd", 1.0, {"density": 0.01})),
+        **both("LR-MFAC rank 1", _mfac("low_rank_mfac", rank=1)),
+        "Random-1% M-FAC": _mfac("random_mfac", density=0.01),
+        **both("S-GGT 1 %", Setting("ggt", 1.0, GGT | {"density": 0.01})),
+        "D-GGT": Setting("ggt", 1.0, GGT),
+        "LR-MFAC rank 2": _mfac("low_rank_mfac", rank=2),
+        "LR-MFAC rank 4": _mfac("low_rank_mfac", rank=4),
+        "LR-MFAC rank 8": _mfac("low_rank_mfac", rank=8),
+    }
+
+
+TUNED: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {  # name -> method, options, rates tried
+    "SGD with momentum": ("sgdm", {"mu": 0.9}, (0.1, 0.3, 1.0)),
+    "AdaGrad": ("adagrad", {}, (0.03, 0.1, 0.3)),
+    "AdaGrad 1 %": ("adagrad", {"density": 0.01}, (0.1, 0.3, 1.0)),
+    "SignSGD": ("sign_sgd", {}, (1e-3, 3e-3, 1e-2)),
+    "Signum": ("signum", {"beta": 0.9}, (1e-3, 3e-3, 1e-2)),
+    "EF-SignSGD": ("ef_signsgd", {}, (1.0, 3.0, 10.0)),
+}
+
+
+def tuning_settings() -> Settings:
+    """Return the runs that choose a learning rate."""
+    return {
+        f"{name}, lr {lr:g}": Setting(method, lr, options)
+        for name, (method, options, rates) in TUNED.items() for lr in rates
+    }  # fmt: skip
+
+
+def tuned(name: str, done: Records) -> Setting:
+    """Return the setting with the best validation accuracy, the lower loss among equals."""
+    method, options, rates = TUNED[name]
+    tried = [Setting(method, lr, options) for lr in rates]
+    rows = [done[setting.key, TUNING_SEED] for setting in tried]
+    order = [(-row["validation"], row["loss"], number) for number, row in enumerate(rows)]
+    return tried[min(order)[2]]
+
+
+def tuned_settings(done: Records) -> Settings:
+    """Return the methods of `TUNED` at the rates chosen; AdaGrad 1 % also without feedback."""
+    found = {name: tuned(name, done) for name in TUNED}
+    found["SGD with momentum"] = replace(found["SGD with momentum"], sharpness=True)
+    return found | both("AdaGrad 1 %", found["AdaGrad 1 %"])
+
+
+def batch_settings(done: Records) -> Settings:
+    """Return the sign methods at smaller batches (the slides' last table).
+
+    As many epochs as at 64, so more steps; the rates chosen at 64 fall in proportion to the batch.
+    """
+    found: Settings = {}
+    for batch in (8,):
+        for name in ("SGD with momentum", "SignSGD", "Signum", "EF-SignSGD"):
+            at_64 = tuned(name, done)
+            setting = replace(at_64, batch=batch, lr=at_64.lr * batch / 64, steps=at_64.steps * 64 // batch)
+            found[f"{name}, batch {batch}"] = replace(setting, sharpness=False)
+    return found
+
+
+def window_settings() -> Settings:
+    """Return S-MFAC 1 % with other windows (appendix D, "History size") and dampings."""
+    base = _mfac("sparse_mfac", density=0.01)
+    changes: dict[str, dict[str, Any]] = {f"m = {m}": {"m": m} for m in (1, 16)}
+    changes |= {f"lam = {lam:g}": {"lam": lam} for lam in (1e-1,)}
+    return {name: replace(base, options=base.options | change) for name, change in changes.items()}
+
+
+SWEEP_LR = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+SWEEP_LAM = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+def corner_settings() -> Settings:
+    """Return the 49 settings (lr, lam) in which divergence is looked for, both ways; softmax, m = 32."""
+    grid: Settings = {}
+    for lr in SWEEP_LR:
+        for lam in SWEEP_LAM:
+            options = {"m": 32, "lam": lam, "density": 0.01}
+            setting = Setting("sparse_mfac", lr, options, model="softmax", steps=320, batch=32)
+            grid |= both(f"lr {lr:g}, lam {lam:g}", setting)
+    return grid
+
+
+GROUPS = ("mfac", "tuning", "tuned", "batch", "corner", "window")
+
+
+def settings_of(group: str, done: Records) -> Settings:
+    """Return the settings of a group by name; those of "tuned" and "batch" need the records of "tuning"."""
+    plain: dict[str, Callable[[], Settings]] = {
+        "mfac": mfac_settings, "tuning": tuning_settings, "corner": corner_settings, "window": window_settings,
+    }  # fmt: skip
+    return plain[group]() if group in plain else {"tuned": tuned_settings, "batch": batch_settings}[group](done)
+
+
+# ---- the file ----------------------------------------------------------------------------------------------------
+
+
+def read(file: Path = FILE) -> Records:
+    """Return the records by (setting key, seed); a half-written last line is passed over."""
+    found: Records = {}
+    if file.exists():
+        for line in file.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:
+                continue
+            found[row["key"], row["seed"]] = row
+    return found
+
+
+def append(file: Path, row: dict[str, Any]) -> None:
+    """Add one record: one write of one line, then to the disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as out:
+        out.write(json.dumps(row, sort_keys=True) + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+
+
+def seeds_of(group: str) -> tuple[int, ...]:
+    """Return the seeds of a group: five for a claim, one for choosing a rate and for the 49 settings of the corner."""
+    return {"tuning": (TUNING_SEED,), "corner": SEEDS[:1]}.get(group, SEEDS)
+
+
+def run(groups: Iterable[str] = GROUPS, file: Path = FILE, say: Callable[[str], None] = lambda text: None) -> None:
+    """Do the runs that the file lacks, all settings of a seed before the next seed."""
+    done = read(file)
+    for group in groups:
+        settings = settings_of(group, done)
+        jobs = [(name, setting, seed) for seed in seeds_of(group) for name, setting in settings.items()]
+        for number, (name, setting, seed) in enumerate(jobs, start=1):
+            if (setting.key, seed) in done:
+                continue
+            say(f"{group} {number}/{len(jobs)}: {name}, seed {seed}")
+            row = {"key": setting.key, "seed": seed, "group": group, "name": name} | train(setting, seed)
+            append(file, row)
+            done[setting.key, seed] = row
+            say(f"    loss {row['loss']:.5f}, accuracy {row['accuracy']:.2f} %, {row['seconds']:.1f} s")
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("groups", nargs="*", default=GROUPS)
+    parser.add_argument("--file", type=Path, default=FILE)
+    given = parser.parse_args()
+    run(given.groups, given.file, lambda text: print(time.strftime("%H:%M:%S"), text, flush=True))
+
+
+if __name__ == "__main__":
+    main()
