@@ -275,7 +275,9 @@ class Child:
 def _import_path() -> list[str]:
     """Where the child looks for modules: as this process, so that it finds this very package."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    path = [p for p in sys.path if p and os.path.abspath(p) != os.path.dirname(os.path.abspath(sys.argv[0] or "."))]
+    script = os.path.dirname(os.path.abspath(sys.argv[0] or "."))
+    first = 1 if sys.path and os.path.abspath(sys.path[0]) == script else 0  # a notebook's script is in site-packages
+    path = [p for p in sys.path[first:] if p]
     return path if root in path else [*path, root]
 
 

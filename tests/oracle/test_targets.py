@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from efcp_ref.oracle import targets
 from efcp_ref.oracle.core import Case, Declared
 from efcp_ref.oracle.judge import check_target
 from efcp_ref.oracle.targets import BrokenTarget, Child, Local, Target, TimedOut, UsageError, declared
@@ -238,3 +240,13 @@ def test_a_target_that_breaks_on_its_second_import_is_an_error(tmp_path):
     assert report["sp"].verdict == "error"
     with pytest.raises(BrokenTarget, match="only once"):
         Target(str(file))
+
+
+def test_a_notebook_hands_on_the_folder_of_its_packages(monkeypatch):
+    """A kernel's script stands in site-packages, which the child needs; a plain script's own folder is left out."""
+    monkeypatch.setattr(sys, "argv", ["/venv/site-packages/ipykernel_launcher.py"])
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python", "", "/venv/site-packages"])
+    assert targets._import_path()[:2] == ["/usr/lib/python", "/venv/site-packages"]
+    monkeypatch.setattr(sys, "argv", ["/home/me/script.py"])
+    monkeypatch.setattr(sys, "path", ["/home/me", "/venv/site-packages"])
+    assert "/home/me" not in targets._import_path()
