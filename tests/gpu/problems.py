@@ -107,8 +107,22 @@ def sp_slices(p):
     return tree(strided(np.stack(parts, axis=1), 32))
 
 
+def lcg_grouped(p, rows, threads):
+    """What lcg_rows.cu and lcg_warp.cu compute: rows in groups, and in a group the entries by turns of the threads."""
+    omega = np.zeros(p.d, np.float32)
+    for s in range(-(-p.d // p.block_size)):
+        columns = np.flatnonzero(p.indices[0] // p.block_size == s)  # the same in every row
+        for first in range(0, p.m, rows):
+            for start in range(0, len(columns), threads):
+                turn = columns[start : start + threads]
+                for r in range(first, min(p.m, first + rows)):
+                    i = p.indices[r, turn]
+                    omega[i] = omega[i] + p.c[r] * p.values[r, turn]
+    return omega
+
+
 def lcg_in_order(p):
-    """What every LCG kernel computes: the rows in order."""
+    """What lcg.cu and lcg_global.cu compute: the rows in order."""
     omega = np.zeros(p.d, np.float32)
     for row, values, c in zip(p.indices, p.values, p.c, strict=True):
         omega[row] = omega[row] + c * values

@@ -52,8 +52,14 @@ def test_the_ladder_bit_for_bit(case, form):
         device = CPU(order, seed)
         assert np.array_equal(products(p, "warps", device, 64), problems.sp_warps(p))
         assert np.array_equal(products(p, "slices", device, 64), problems.sp_slices(p))
-        for kernel, threads in (("rows", 128), ("warp", None), ("global", 64)):
-            assert np.array_equal(combination(p, kernel, device, threads), problems.lcg_in_order(p)), kernel
+        assert np.array_equal(combination(p, "rows", device, 128), problems.lcg_grouped(p, 16, 128))
+        assert np.array_equal(combination(p, "warp", device), problems.lcg_grouped(p, 16, 32))
+        assert np.array_equal(combination(p, "global", device, 64), problems.lcg_in_order(p))
+
+
+def test_rows_in_flight_do_not_change_the_order_of_the_sums_where_a_thread_has_one_entry():
+    p = problem(*CASES["m not a power of two"])
+    assert np.array_equal(problems.lcg_grouped(p, 16, 128), problems.lcg_in_order(p))
 
 
 def test_within_the_declared_bound_of_the_exact_sums():

@@ -9,7 +9,8 @@
 //   * under -fsanitize=thread every fiber is a thread, and only barriers and atomics synchronise: each data race is
 //     found in whatever order the run happens to take;
 //   * under -fsanitize=address shared memory is an array of exactly its size;
-//   * under -DOBSERVE every access to global and shared memory is recorded, with the lane, step and place in the code.
+//   * under -DOBSERVE every access to global and shared memory and every barrier is recorded, with the lane, the place
+//     in the code and the turns of the loops around it (../observation.py makes steps of warps of them).
 // Covered: one-dimensional launches, __shared__ arrays, __syncthreads, __syncwarp, __shfl_down_sync, atomicAdd and a
 // few intrinsics. build.py rewrites what no macro can: declarations of shared arrays, and pointers (see there).
 #pragma once
@@ -18,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <source_location>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -47,7 +49,8 @@ struct Fiber {
     State state;
     const char *file;      // the barrier that it waits at
     int line;
-    unsigned thread, barriers, turn;      // its number, barriers passed, accesses recorded
+    unsigned thread, barriers, turn;      // its number, barriers passed, events recorded
+    uint64_t path;         // where it is in the loops, as a number: see Loop
     char *stack;
     void *pointer;         // of its stack, where the switch is ours
     ucontext_t context;    // where it is the system's
@@ -191,7 +194,7 @@ NOT_TRACED inline void start(Fiber &f, unsigned thread)
 {
     f.state = READY;
     f.thread = thread;
-    f.barriers = f.turn = 0;
+    f.barriers = f.turn = f.path = 0;
     f.fake_stack = nullptr;
     f.stack = block->stacks + (size_t) thread * STACK;
 #if OWN_SWITCH
@@ -399,23 +402,66 @@ const char *launch_packed(void (*kernel)(A...), Launch l, const char *arguments,
 enum Space { GLOBAL, SHARED };
 enum Kind { READ, WRITE, ATOMIC };
 
-#ifdef OBSERVE
-// One access: by which block and thread, after how many barriers of this thread, its how-manieth access, from which
-// place in the code, and what it touched. address of shared memory: bytes from the array's start.
-struct Event { uint64_t address, site; uint32_t block, thread, barriers, turn; uint16_t bytes; uint8_t space, kind; uint32_t array; };
-inline std::vector<Event> events;
+enum Meeting { BLOCK_BARRIER = 3, WARP_BARRIER, EXCHANGE };      // what else an event may be, beside a Kind
 
-__attribute__((noinline)) inline void record(const void *p, const void *array, size_t bytes, Space space, Kind kind)
+#ifdef OBSERVE
+typedef std::source_location Place;
+constexpr size_t MOST = 4'000'000;      // events kept; the others are counted
+
+// One access or barrier: by which block and thread, after how many barriers of this thread, on which turn of the loops,
+// its how-manieth event, from which place in the code, and what it touched. address of shared memory: bytes from the
+// array's start.
+struct Event {
+    uint64_t address, path;
+    const char *file;
+    uint32_t block, thread, barriers, turn, line, column, array;
+    uint16_t bytes;
+    uint8_t space, kind;
+};
+inline std::vector<Event> events;
+inline size_t made = 0;
+
+__attribute__((noinline)) inline void push(Event e)
 {
     Fiber &f = *block->now;
+    e.path = f.path, e.block = blockIdx.x, e.thread = f.thread, e.barriers = f.barriers, e.turn = f.turn++;
+    if (made++ < MOST) events.push_back(e);
+}
+
+inline void record(const void *p, const void *array, size_t bytes, Space space, Kind kind, Place at)
+{
     uint32_t which = 0;      // 0: dynamic shared memory or global memory, n: the n-th array of a fixed size
     if (space == SHARED)
         for (size_t i = 0; i < fixed_sizes().size(); ++i)
             if (block->fixed[i] == array) which = i + 1;
     uint64_t address = space == SHARED ? (const char *) p - (const char *) array : (uint64_t) p;
-    events.push_back({address, (uint64_t) __builtin_return_address(0), blockIdx.x, f.thread, f.barriers, f.turn++,
-                      (uint16_t) bytes, (uint8_t) space, (uint8_t) kind, which});
+    push({.address = address, .file = at.file_name(), .line = at.line(), .column = at.column(), .array = which,
+          .bytes = (uint16_t) bytes, .space = (uint8_t) space, .kind = (uint8_t) kind});
 }
+
+inline void meet(Meeting kind, const char *file, int line) { push({.file = file, .line = (uint32_t) line, .kind = (uint8_t) kind}); }
+
+// A loop of the kernel; build.py puts one around each. Lanes do the same step when they are at the same place on the same
+// turns of the loops around it: path stands for these turns.
+struct Loop {
+    uint64_t outside, number, turns = 0;
+    explicit Loop(uint64_t n) : outside(block->now->path), number(n) {}
+    ~Loop() { block->now->path = outside; }
+    bool next()
+    {
+        uint64_t x = outside * 0x9e3779b97f4a7c15 + (number << 40) + ++turns;      // mixed as splitmix64 does
+        x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9, x = (x ^ x >> 27) * 0x94d049bb133111eb;
+        block->now->path = x ^ x >> 31;
+        return true;
+    }
+};
+
+// An index, and the place in the code where it became one.
+struct At {
+    long long i;
+    Place place;
+    template <class I> At(I j, Place p = Place::current()) : i((long long) j), place(p) {}
+};
 
 #define ALWAYS __attribute__((always_inline)) inline
 template <class T, Space S> struct Pointer;
@@ -425,8 +471,9 @@ template <class T, Space S> struct Element {
     using Value = std::remove_cv_t<T>;
     T *p;
     const void *array;
-    ALWAYS operator Value() const { record(p, array, sizeof(T), S, READ); return *p; }
-    ALWAYS Value operator=(Value v) const { record(p, array, sizeof(T), S, WRITE); return *p = v; }
+    Place at;
+    ALWAYS operator Value() const { record(p, array, sizeof(T), S, READ, at); return *p; }
+    ALWAYS Value operator=(Value v) const { record(p, array, sizeof(T), S, WRITE, at); return *p = v; }
     ALWAYS Value operator=(const Element &e) const { return *this = (Value) e; }
     ALWAYS Value operator+=(Value v) const { return *this = (Value) *this + v; }
     ALWAYS Value operator-=(Value v) const { return *this = (Value) *this - v; }
@@ -439,35 +486,36 @@ template <class T> struct Pointer<T, GLOBAL> {
     T *p;
     Pointer() = default;
     ALWAYS Pointer(T *q, const void * = nullptr) : p(q) {}
-    ALWAYS Element<T, GLOBAL> operator[](long long i) const { return {p + i, nullptr}; }
-    ALWAYS Element<T, GLOBAL> operator*() const { return {p, nullptr}; }
+    ALWAYS Element<T, GLOBAL> operator[](At a) const { return {p + a.i, nullptr, a.place}; }
     ALWAYS Pointer operator+(long long i) const { return {p + i}; }
     ALWAYS Pointer &operator+=(long long i) { p += i; return *this; }
 };
 template <class T> struct Pointer<T, SHARED> {
     T *p;
     const void *array;
-    ALWAYS Element<T, SHARED> operator[](long long i) const { return {p + i, array}; }
-    ALWAYS Element<T, SHARED> operator*() const { return {p, array}; }
+    ALWAYS Element<T, SHARED> operator[](At a) const { return {p + a.i, array, a.place}; }
     ALWAYS Pointer operator+(long long i) const { return {p + i, array}; }
 };
 template <class T> using Global = Pointer<T, GLOBAL>;
 template <class T> using Shared = Pointer<T, SHARED>;
 template <class T> Shared<T> shared(char *array) { return {(T *) array, array}; }
 
-template <class T, Space S> ALWAYS T add_atomically(Pointer<T, S> p, T v)
+template <class T, Space S> ALWAYS T add_atomically(Pointer<T, S> p, T v, Place at)
 {
-    record(p.p, (*p).array, sizeof(T), S, ATOMIC);
+    record(p.p, p[0].array, sizeof(T), S, ATOMIC, at);
     T old = *p.p;
     *p.p = old + v;
     return old;
 }
-extern "C" inline size_t cuda_on_cpu_events(const Event **first) { *first = events.data(); return events.size(); }
-extern "C" inline void cuda_on_cpu_forget() { events.clear(); }
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+EXPORT size_t cuda_on_cpu_events(const Event **first) { *first = events.data(); return made; }
+EXPORT void cuda_on_cpu_forget() { events = {}; made = 0; }
 #else
 template <class T> using Global = T *;
 template <class T> using Shared = T *;
 template <class T> Shared<T> shared(char *array) { return (T *) array; }
+inline void meet(Meeting, const char *, int) {}
 template <class T> T add_atomically(T *p, T v) { return __atomic_fetch_add(p, v, __ATOMIC_RELAXED); }      // integers alone
 #endif
 
@@ -475,6 +523,7 @@ template <class T> NOT_TRACED T shuffle_down(T v, unsigned distance, const char 
 {
     static_assert(sizeof(T) <= 8);
     unsigned thread = threadIdx.x, from = thread + distance;
+    meet(EXCHANGE, file, line);
     __builtin_memcpy(&block->exchange[thread], &v, sizeof v);
     wait(AT_WARP_BARRIER, file, line);
     T r = v;
@@ -494,8 +543,9 @@ using std::max, std::min;
 #define __device__
 #define __restrict__
 #define __launch_bounds__(...)
-#define __syncthreads() cuda_on_cpu::wait(cuda_on_cpu::AT_BLOCK_BARRIER, __FILE__, __LINE__)
-#define __syncwarp(...) cuda_on_cpu::wait(cuda_on_cpu::AT_WARP_BARRIER, __FILE__, __LINE__)
+#define MEET(what) (cuda_on_cpu::meet(cuda_on_cpu::what, __FILE__, __LINE__), cuda_on_cpu::wait(cuda_on_cpu::AT_##what, __FILE__, __LINE__))
+#define __syncthreads() MEET(BLOCK_BARRIER)
+#define __syncwarp(...) MEET(WARP_BARRIER)
 #define __shfl_down_sync(mask, v, n) cuda_on_cpu::shuffle_down(v, n, __FILE__, __LINE__)
 
 #define sqrtf __builtin_sqrtf
@@ -503,8 +553,8 @@ using std::max, std::min;
 inline float __uint_as_float(unsigned u) { float f; memcpy(&f, &u, 4); return f; }
 inline unsigned __float_as_uint(float f) { unsigned u; memcpy(&u, &f, 4); return u; }
 #ifdef OBSERVE
-template <class T> ALWAYS std::remove_cv_t<T> __ldcs(cuda_on_cpu::Global<T> p) { return *p; }
-template <class T, cuda_on_cpu::Space S> ALWAYS T atomicAdd(cuda_on_cpu::Pointer<T, S> p, T v) { return cuda_on_cpu::add_atomically(p, v); }
+template <class T> ALWAYS std::remove_cv_t<T> __ldcs(cuda_on_cpu::Global<T> p, cuda_on_cpu::Place at = cuda_on_cpu::Place::current()) { return p[{0, at}]; }
+template <class T, cuda_on_cpu::Space S> ALWAYS T atomicAdd(cuda_on_cpu::Pointer<T, S> p, T v, cuda_on_cpu::Place at = cuda_on_cpu::Place::current()) { return cuda_on_cpu::add_atomically(p, v, at); }
 #else
 template <class T> T __ldcs(const T *p) { return *p; }
 template <class T> T atomicAdd(T *p, T v) { return cuda_on_cpu::add_atomically(p, v); }

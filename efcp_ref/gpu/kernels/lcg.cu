@@ -29,7 +29,7 @@ extern "C" __global__ void lcg(int B_d, int B_k, int d, int m, int k, const floa
             for (int col = start_k + ThreadId; col < end_k; col += T) {    // end_k alone bounds col (R21)     // 3:17
                 int i = position(I[start + col], start_d);                 // (R13, R21)                       // 3:18
                 float v = to_float(V[start + col]);                        // r is row (R21)                   // 3:19
-                mem[i] += c[row] * v;                                      // i distinct in a row: no atomics (R13, R21)// 3:20
+                mem[i] += c[row] * v;                                      // distinct in a row (R13, R21)     // 3:20
             }
             __syncthreads();                                               // the next row may add to this i   // 3:22
         }

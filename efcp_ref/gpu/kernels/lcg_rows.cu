@@ -4,8 +4,8 @@
 // multiprocessor that holds one block (B_d as large as its shared memory) has nobody else to run meanwhile. But what
 // a row adds does not depend on mem. So every thread fetches its entries of ROWS rows into registers first, and the
 // barriers separate only the additions, which are as quick as shared memory.
-// Saves: m - m / ROWS waits for global memory (about 600 cycles each) per slice. The sums and their order stay the
-// same: the result equals lcg.cu's bit for bit.
+// Saves: m - m / ROWS waits for global memory (about 600 cycles each) per slice. Where B_k <= THREADS the order of
+// the sums stays the same: the result equals lcg.cu's bit for bit.
 // Launch: any number of blocks, THREADS threads, B_d floats of dynamic shared memory.
 // Claims: at most 64 registers with 1,024 threads and 8 rows, 128 with 128 threads and 16 rows.
 #include "formats.cuh"
