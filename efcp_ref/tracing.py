@@ -81,12 +81,18 @@ class Trace:
         Raises:
             ValueError: not JSON, or not a trace of this format.
         """
-        data = json.loads(text)
+        try:
+            data = json.loads(text)
+        except RecursionError:
+            raise ValueError("trace is nested too deeply") from None
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"trace must hold the format {FORMAT!r}")
-        events = [_decoded(event) for event in data["events"]]
-        return Trace(data["function"], tuple(Event(**{**e, "changed": tuple(e["changed"])}) for e in events),
-                     _decoded(data["result"]))  # fmt: skip
+        try:
+            events = [_decoded(event) for event in data["events"]]
+            return Trace(data["function"], tuple(Event(**{**e, "changed": tuple(e["changed"])}) for e in events),
+                         _decoded(data["result"]))  # fmt: skip
+        except (TypeError, LookupError, AttributeError, OverflowError, RecursionError) as why:
+            raise ValueError(f"trace breaks its format: {type(why).__name__}: {why}") from None
 
     def _repr_html_(self) -> str:
         """Show the trace in a notebook as a table: printed line, code, what changed. It needs no widgets."""

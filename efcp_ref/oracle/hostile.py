@@ -308,4 +308,4 @@ def read_inside(root: Path, relative: str, largest: int = LARGEST) -> bytes:
             raise Hostile(f"{relative} is no plain file")
         if about.st_size > largest:
             raise Hostile(f"{relative} has {about.st_size} bytes, at most {largest} are read")
-        return opened.read(largest)
+        return opened.read(about.st_size)  # no more: a reader reserves what it is asked for

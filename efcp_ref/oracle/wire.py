@@ -117,5 +117,5 @@ def decode(header: bytes | bytearray, payload: bytearray) -> Any:
             )
             start += -(-count * dtype.itemsize // ALIGN) * ALIGN
         return _unpack(packed, arrays)
-    except (ValueError, TypeError, KeyError, AttributeError) as why:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError) as why:
         raise BrokenMessage(f"a message that cannot be read: {why}") from None

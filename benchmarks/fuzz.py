@@ -1,0 +1,342 @@
+"""Fuzzing the parsers: bytes, JSON, messages, text, ``.npy`` files and whole bundles that try to do harm.
+
+Run ``python benchmarks/fuzz.py --inputs 120000``. Hypothesis draws every input: valid data that is then cut, doubled or
+overwritten, and structures of the right kind with wrong contents. Only the error that a parser documents may leave it.
+The address space is bounded while it runs, every parser's traced memory is measured on its worst inputs, and the
+bundles are read under a hook that notices each file opened outside their folder. Figures go to
+``benchmarks/results/doors.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from efcp_ref import tracing
+from efcp_ref.contract import NAMES
+from efcp_ref.oracle import hostile, process, results, textmode, vectors, wire
+from efcp_ref.oracle.cases import generate
+from efcp_ref.oracle.hostile import Hostile
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "doors.json"
+MEMORY = 64 << 20  # bytes that reading one small input may take
+
+# --- what inputs are made of --------------------------------------------------------------------------------------
+
+scalars = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=8),
+    st.sampled_from(["float64", "bfloat16", "object", "O", "<f8", "|O", "../x", "/etc/passwd", "g.npy", "sp", ""]),
+)  # fmt: skip
+anything = st.recursive(scalars, lambda inner: st.one_of(
+    st.lists(inner, max_size=4),
+    st.dictionaries(st.sampled_from(["dtype", "shape", "npy", "base64", "array", "tuple", "map", "type", "x"]), inner,
+                    max_size=4),
+), max_leaves=8)  # fmt: skip
+array_json = st.fixed_dictionaries({}, optional={
+    "dtype": st.one_of(st.sampled_from([*hostile.KINDS, "bfloat16", "object"]), scalars),
+    "shape": st.one_of(st.lists(st.integers(-2, 5), max_size=4), st.lists(st.integers(0, 2**70), max_size=9), scalars),
+    "base64": st.one_of(st.text("AB+/=w", max_size=32), scalars),
+    "npy": scalars,
+})  # fmt: skip
+
+
+@st.composite
+def damaged(draw: Callable[..., Any], whole: st.SearchStrategy[bytes]) -> bytes:
+    """Valid bytes with up to four cuts, insertions, overwritten or doubled parts."""
+    data = bytearray(draw(whole))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data)))
+        what = draw(st.sampled_from(["cut", "insert", "set", "double", "drop"]))
+        if what == "cut":
+            del data[at:]
+        elif what == "insert":
+            data[at:at] = draw(st.binary(max_size=6))
+        elif what == "set" and at < len(data):
+            data[at] = draw(st.integers(0, 255))
+        elif what == "double":
+            data[at:at] = data[at : at + 16]
+        elif what == "drop":
+            del data[at : at + draw(st.integers(1, 8))]
+    return bytes(data)
+
+
+@st.composite
+def arrays(draw: Callable[..., Any]) -> np.ndarray:
+    """Small arrays of every dtype that travels."""
+    dtype = np.dtype(draw(st.sampled_from([*hostile.KINDS.values()])))
+    shape = tuple(draw(st.lists(st.integers(0, 3), max_size=3)))
+    count = int(np.prod(shape)) * dtype.itemsize
+    top = 1 if dtype.kind == "b" else 255
+    data = draw(st.lists(st.integers(0, top), min_size=count, max_size=count))
+    return np.frombuffer(bytes(data), dtype).reshape(shape)
+
+
+def _npy_files() -> list[bytes]:
+    plain = [np.zeros((2, 3)), np.arange(4, dtype=np.int32), np.array(1.5, np.float32), np.zeros((0, 2))]
+    files = [hostile.npy_bytes(a) for a in plain]
+    for a in (np.array([{}], object), np.array(["a"]), np.zeros(2, complex)):
+        file = io.BytesIO()
+        np.save(file, a, allow_pickle=True)
+        files.append(file.getvalue())
+    return files
+
+
+def _texts() -> list[bytes]:
+    return [textmode.text_of(generate(n, 0, 0)).encode()[:1500] for n in ("sp", "top_k", "low_rank_mfac")] + [
+        b"declare SOLVER lu declare ARITHMETIC.depth 4 case sp 0 1 omega float64 1 2 0x1p+0 nan end"
+    ]
+
+
+def _frames() -> list[bytes]:
+    case = generate("sp", 0, 0)
+    answer = {"results": {"u": np.zeros(3)}, "mutated": ["g"]}
+    bodies: list[Any] = [{"number": 1, "arguments": dict(case.arguments)}, answer, [1, (2,)]]
+    return [bytes(wire.encode(body)) for body in bodies]
+
+
+# --- the parsers: each returns what an input is, and reads it -----------------------------------------------------
+
+
+def read_json(data: bytes) -> None:
+    """JSON of a message, a case, a manifest or a declaration."""
+    hostile.json_value(data)
+
+
+def read_npy(data: bytes) -> None:
+    """A ``.npy`` file."""
+    hostile.npy(data)
+
+
+def read_typed(value: dict[str, Any]) -> None:
+    """A typed array of a message, as base64 or as a path in an empty folder."""
+    hostile.typed(value, Path(EMPTY.name))
+
+
+def read_results(value: tuple[str, Any]) -> None:
+    """The results of a message."""
+    with contextlib.suppress(results.ResultShape):
+        process.unpacked(*value, "float64", Path(EMPTY.name))
+
+
+def read_text(data: bytes) -> None:
+    """What a program wrote in text mode; its trouble is told, not raised."""
+    textmode.read_answers(data)
+
+
+def read_frame(data: bytes) -> None:
+    """A frame of the pipe to a Python target's process."""
+    with contextlib.suppress(wire.BrokenMessage):
+        if len(data) >= wire.PREFIX.size:
+            wire.decode(*wire.split(bytearray(data)))
+
+
+def read_trace(data: bytes) -> None:
+    """A trace."""
+    with contextlib.suppress(ValueError):
+        tracing.Trace.from_json(data.decode("utf-8", "replace"))
+
+
+def read_path(path: str) -> None:
+    """A path inside a folder."""
+    hostile.read_inside(Path(EMPTY.name), path)
+
+
+def read_arguments(value: tuple[str, dict[str, Any]]) -> None:
+    """The arguments of a case: whatever is legal is a case of the contract."""
+    with contextlib.suppress(ValueError, TypeError):
+        vectors.legal(*value)
+
+
+def read_bundle(change: tuple[str, bytes]) -> None:
+    """A whole bundle, one file of which is replaced."""
+    name, data = change
+    path = Path(BUNDLE.name) / name
+    before = path.read_bytes()
+    path.write_bytes(data)
+    try:
+        list(vectors.read(Path(BUNDLE.name)))
+    finally:
+        path.write_bytes(before)
+
+
+EMPTY: Any = tempfile.TemporaryDirectory(prefix="efcp-fuzz-")
+BUNDLE: Any = tempfile.TemporaryDirectory(prefix="efcp-fuzz-")
+
+
+def _bundle() -> dict[str, bytes]:
+    """A small bundle: one case of sp, one of low_rank_mfac; without hashes in the manifest's way."""
+    root = Path(BUNDLE.name)
+    if not any(root.iterdir()):
+        vectors.write(root, ["sp"])
+        for folder in sorted((root / "sp").iterdir())[2:]:
+            for file in folder.iterdir():
+                file.unlink()
+            folder.rmdir()
+        manifest = json.loads((root / "manifest.json").read_text())
+        manifest["cases"] = manifest["cases"][:2]
+        (root / "manifest.json").write_text(json.dumps(manifest))
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+@st.composite
+def _arguments(draw: Callable[..., Any]) -> tuple[str, dict[str, Any]]:
+    operation = draw(st.sampled_from(NAMES))
+    arguments = dict(generate(operation, 0, 0).arguments)
+    for name in draw(st.lists(st.sampled_from(sorted(arguments)), max_size=3)):
+        wrong = st.sampled_from([np.zeros(3), np.zeros((2, 2)), np.zeros(0), np.zeros((0, 0), np.int32), np.array("x")])
+        arguments[name] = draw(st.one_of(scalars, wrong, st.lists(scalars, max_size=3)))
+    return operation, arguments
+
+
+@st.composite
+def _headers(draw: Callable[..., Any]) -> bytes:
+    """A frame whose header is JSON of the right kind with wrong contents."""
+    shapes = st.lists(st.one_of(st.integers(-2, 4), st.integers(0, 2**70)), max_size=3)
+    names = st.sampled_from(["<f8", "|O", "", "bfloat16", "|S9", "x"])
+    kinds = st.lists(st.one_of(st.tuples(names, shapes), scalars), max_size=3)
+    packed = st.one_of(anything, st.fixed_dictionaries({"array": st.integers(-3, 3)}))
+    header, data = json.dumps([draw(packed), draw(kinds)]).encode(), draw(st.binary(max_size=64))
+    return wire.PREFIX.pack(wire.MAGIC, len(header), len(data)) + header + data
+
+
+def _traces() -> st.SearchStrategy[bytes]:
+    """A trace with wrong contents."""
+    body = st.fixed_dictionaries({"format": st.just(tracing.FORMAT)},
+                                 optional=dict.fromkeys(("function", "events", "result"), anything))  # fmt: skip
+    return body.map(lambda v: json.dumps(v).encode())
+
+
+def parsers() -> dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any], int]]:
+    """Name of every parser: what reads, what is read, and its share of the inputs."""
+    dumped = anything.map(lambda v: json.dumps(v).encode())
+    trace = tracing.trace(lambda: None).to_json().encode()
+    bundle, good = _bundle(), arrays().map(hostile.untyped)
+    messages = [json.dumps(process.run_message(generate("sp", 0, 0), 1)).encode()[:600], b'{"a": [1, 2.5, null, "x"]}']
+    one_file = st.sampled_from(sorted(bundle)).flatmap(
+        lambda n: st.tuples(st.just(n), damaged(st.just(bundle[n])))
+    )
+    parts = ["..", "a", "/", "\0", "~", "sp", "out", ".", "\\", "%2e", " ", "é", "x" * 120]
+    words = st.lists(st.sampled_from(parts), max_size=10)
+    value = st.one_of(array_json, good, anything)
+    outputs = st.dictionaries(st.sampled_from(["omega", "u", "states", "S"]), value, max_size=3)
+    changed = st.builds(lambda a, b: {**a, **b}, good, array_json)
+    return {
+        "JSON": (read_json, st.one_of(damaged(st.sampled_from(messages)), dumped, st.binary(max_size=64)), 20),
+        "npy": (read_npy, st.one_of(damaged(st.sampled_from(_npy_files())), arrays().map(hostile.npy_bytes)), 20),
+        "typed arrays": (read_typed, st.one_of(array_json, good, changed), 10),
+        "results": (read_results, st.tuples(st.sampled_from(["sp", "mfac_direction", "topk_sgd"]), outputs), 10),
+        "text": (read_text, damaged(st.sampled_from(_texts())), 15),
+        "frames": (read_frame, st.one_of(damaged(st.sampled_from(_frames())), _headers()), 10),
+        "traces": (read_trace, st.one_of(damaged(st.just(trace)), dumped, _traces()), 5),
+        "paths": (read_path, words.map("".join), 5),
+        "arguments": (read_arguments, _arguments(), 4),
+        "bundles": (read_bundle, one_file, 1),
+    }
+
+
+# --- running ------------------------------------------------------------------------------------------------------
+
+OPENED: list[str] = []
+WATCHED = False
+
+
+def _hook(event: str, arguments: tuple[Any, ...]) -> None:
+    """Notice files opened by name while a parser runs; below a folder only names are opened, relative to it."""
+    if WATCHED and event == "open" and isinstance(arguments[0], (str, bytes)):
+        name = os.fsdecode(arguments[0])
+        ours = name.startswith((EMPTY.name, BUNDLE.name)) or name.endswith((".py", ".pyc"))
+        if os.path.isabs(name) and not ours:
+            OPENED.append(name)
+
+
+def run(name: str, inputs: int, seen: Counter[str]) -> float:
+    """Feed one parser; return the largest traced memory of one input, in bytes.
+
+    Raises:
+        Whatever leaves the parser and is not documented; Hypothesis shows the smallest such input.
+    """
+    global WATCHED
+    read, strategy, _ = parsers()[name]
+    peak = 0
+
+    @settings(
+        max_examples=inputs, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), derandomize=True,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(strategy)
+    def try_one(value: Any) -> None:
+        global WATCHED
+        nonlocal peak
+        seen[name] += 1
+        measure = seen[name] % 20 == 0
+        if measure:
+            tracemalloc.start()
+        WATCHED = True
+        try:
+            read(value)
+        except Hostile:
+            seen["refused"] += 1
+        finally:
+            WATCHED = False
+            if measure:
+                peak = max(peak, tracemalloc.get_traced_memory()[1])
+                tracemalloc.stop()
+        assert not OPENED, f"opened {OPENED}"
+        assert peak < MEMORY, f"{peak} bytes for one input"
+
+    try_one()
+    return peak
+
+
+def shares(inputs: int) -> Iterator[tuple[str, int]]:
+    """How many inputs every parser gets."""
+    table = parsers()
+    for name, (_, _, share) in table.items():
+        yield name, max(1, inputs * share // 100)
+
+
+def record(key: str, value: Any, file: Path = RESULTS) -> None:
+    """Write one figure into the results, beside the others."""
+    done = json.loads(file.read_text()) if file.exists() else {}
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps({**done, key: value}, indent=1) + "\n")
+
+
+def main() -> None:
+    """Fuzz every parser, print and record how many inputs it was given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=120_000)
+    options = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    sys.addaudithook(_hook)
+    began, seen, peaks = time.monotonic(), Counter[str](), {}
+    for name, inputs in shares(options.inputs):
+        peaks[name] = run(name, inputs, seen)
+        print(f"{name}: {seen[name]} inputs, at most {peaks[name]} bytes", flush=True)
+    refused = seen.pop("refused")
+    record("fuzz", {
+        "command": f"python benchmarks/fuzz.py --inputs {options.inputs}", "inputs": sum(seen.values()),
+        "inputs per parser": dict(seen), "refused as hostile": refused, "crashes": 0, "files opened outside": 0,
+        "largest memory of one input in bytes": max(peaks.values()), "seconds": round(time.monotonic() - began, 1),
+    })  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
