@@ -53,7 +53,9 @@ def judged(source, operation):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "my_code.py")
         path.write_text(source)
-        return check_target(str(path), [operation], cases=12, shrink_seconds=10.0)[operation]
+        report = check_target(str(path), [operation], cases=12, shrink_seconds=10.0)
+    assert not report.broken, report.broken
+    return report[operation]
 
 
 right = judged(RIGHT, "sp")
