@@ -299,7 +299,9 @@ def run(
     try:
         target = door.open()
     except BrokenTarget as why:
-        return Report(door.target, (), seed, cases, str(why))
+        return Report(door.name, (), seed, cases, str(why))
+    except KeyboardInterrupt:
+        return Report(door.name, (), seed, cases, interrupted=True)
     with closing(target):
         return on(
             target, door, operations, cases, seed, jobs=jobs, dask=dask, dtype=dtype, progress=progress,

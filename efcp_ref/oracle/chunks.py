@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import zlib
@@ -31,6 +32,11 @@ class Door:
     memory: float = 8.0
     start_timeout: float = START_TIMEOUT
     command: bool = False
+
+    @property
+    def name(self) -> str:
+        """What reports call it; pasted after ``efcp-ref check``, it is judged again."""
+        return f"--command {shlex.quote(self.target)}" if self.command else self.target
 
     def open(self) -> Judged:
         """Open it.

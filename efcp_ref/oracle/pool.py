@@ -229,7 +229,8 @@ def _gathered(client: Any, door: Door, chunks: Iterator[Chunk]) -> Finishes:
 
     run = f"{os.getpid()}-{time.monotonic_ns()}"
     room = max(2, AHEAD * sum(client.nthreads().values()))
-    pending = as_completed([submit(chunk) for _, chunk in zip(range(room), chunks, strict=False)])
+    first = [submit(chunk) for _, chunk in zip(range(room), chunks, strict=False)]
+    pending = as_completed(first, loop=client.loop)
     for future in pending:
         try:
             done = from_line(future.result())

@@ -34,6 +34,7 @@ class Spread:
     """Verdicts and ratios of one operation and tier."""
 
     verdicts: Counter[str] = field(default_factory=Counter)
+    blamed: int = 0  # cases whose first failing check is of this tier
     bars: Counter[Bar] = field(default_factory=Counter)
     largest: float | None = None
     where: str = ""  # id of the case with the largest ratio
@@ -55,7 +56,8 @@ class Spread:
     def as_json(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
         bars = {str(bar): n for bar, n in sorted(self.bars.items(), key=lambda item: str(item[0]))}
-        return {"verdicts": dict(self.verdicts), "bars": bars, "largest": number(self.largest), "case": self.where}
+        largest = {"largest": number(self.largest), "case": self.where}
+        return {"verdicts": dict(self.verdicts), "blamed": self.blamed, "bars": bars, **largest}
 
 
 class Stats:
@@ -72,6 +74,8 @@ class Stats:
             spread.add(said.verdict, said.ratio if tier != "T0" else None, row.id)
         if row.verdict != PASS:
             self.other.append(row)
+        if row.verdict == FAIL and row.first is not None:
+            self.tiers[row.operation, row.first.tier].blamed += 1
 
     def of(self, operation: str) -> dict[str, Spread]:
         """Return the counts of one operation, by tier."""

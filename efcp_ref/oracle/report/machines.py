@@ -71,9 +71,9 @@ def _told(report: Report, operation: OperationReport, tier: str | None) -> str:
 
 def _tier(report: Report, operation: OperationReport, tier: str, spread: Spread) -> str:
     count = spread.verdicts
-    if tier != "T3" and count[FAIL]:
+    if spread.blamed:
         text = _told(report, operation, tier)
-        return _element("failure", f"{count[FAIL]} of {sum(count.values())} cases fail in tier {tier}", text)
+        return _element("failure", f"{spread.blamed} of {sum(count.values())} cases fail first in tier {tier}", text)
     if spread.verdict == INCONCLUSIVE:
         return _element("skipped", f"{count[INCONCLUSIVE]} cases, none of them decided")
     return ""

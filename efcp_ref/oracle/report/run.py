@@ -51,7 +51,7 @@ def _one(
     try:
         target = door.open()
     except BrokenTarget as why:
-        return Report(door.target, (), seed, cases, str(why))
+        return Report(door.name, (), seed, cases, str(why))
     with closing(target):
         return judge(
             target, wanted, cases, seed, progress=progress, shrink_seconds=shrink_seconds, only=only, dtype=dtype,
