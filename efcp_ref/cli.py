@@ -1,4 +1,4 @@
-"""The command line: ``efcp-ref check | list | trace | vectors | gen | verify``. Each command imports what it needs."""
+"""The command line: ``efcp-ref check | diff | list | trace | vectors | gen | verify``; commands import what they need."""
 
 from __future__ import annotations
 
@@ -114,9 +114,9 @@ def check(
         memory = _on_device(device, target, memory)
     with _usage(), _progress() as progress:
         if outputs is not None:
-            from efcp_ref.oracle.vectors import check_outputs
+            from efcp_ref.oracle.report.run import check_files
 
-            _show(check_outputs(outputs, vectors, operations or None, only=only), as_json)
+            _show(check_files(outputs, vectors, operations or None, only=only, folder=folder), as_json)
         if large:
             _large(target, operations, seed, dtype, progress, as_json)
         from efcp_ref.oracle.chunks import Door
@@ -281,7 +281,7 @@ def _known(name: str, names: list[str]) -> None:
 @click.argument("name")
 @click.option("--d", "d", default=6, show_default=True, type=click.IntRange(4), help="Dimension.")
 @click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of an optimizer.")
-@click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="Show the lines of inner steps, too.")
+@click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="Show lines of inner steps, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trace as JSON.")
 def trace(name: str, d: int, steps: int, depth: int, as_json: bool) -> None:
     """Run NAME on a small example and show every line of the paper as it runs, and what changed.

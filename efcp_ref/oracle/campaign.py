@@ -25,7 +25,7 @@ from efcp_ref.oracle import judge as judging
 from efcp_ref.oracle.chunks import SIZE, Chunk, Door, Finished, from_line, judge_chunk, split, to_line
 from efcp_ref.oracle.core import ERROR, FAIL, SKIP, Case, CaseVerdict
 from efcp_ref.oracle.judge import Failure, OperationReport, Progress, Report, Seen, attempt
-from efcp_ref.oracle.pool import Finishes, locally, on_dask
+from efcp_ref.oracle.pool import Finishes, locally, on_dask, oracle_version
 from efcp_ref.oracle.record import Row, case_of, restored
 from efcp_ref.oracle.targets import BrokenTarget, Judged, Outcome, UsageError, known
 from efcp_ref.oracle.worker import is_path, part
@@ -63,7 +63,8 @@ class Plan:
 
     def head(self) -> dict[str, Any]:
         """Return what a folder must agree with to be resumed; more cases may be asked for than before."""
-        return {"format": FORMAT, "target": self.door.target, "code": fingerprint(self.door), "seed": self.seed,
+        return {"format": FORMAT, "target": self.door.target, "code": fingerprint(self.door),
+                "oracle": oracle_version(), "seed": self.seed,
                 "operations": list(self.operations), "dtype": self.dtype, "timeout": self.door.timeout,
                 "memory": self.door.memory, "chunk": SIZE}  # fmt: skip
 

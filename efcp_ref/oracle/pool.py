@@ -196,8 +196,8 @@ def _client(address: str) -> Any:
         client = Client(address, timeout=10, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as why:
         raise UsageError(f"--dask {address}: no cluster answers ({why})") from None
-    mine = _version()
-    others = {worker: v for worker, v in client.run(_version, on_error="return").items() if v != mine}
+    mine = oracle_version()
+    others = {worker: v for worker, v in client.run(oracle_version, on_error="return").items() if v != mine}
     if others:
         worker, found = next(iter(others.items()))
         client.close()
@@ -205,7 +205,7 @@ def _client(address: str) -> Any:
     return client
 
 
-def _version() -> str:
+def oracle_version() -> str:
     """Return what must be the same on both sides: the oracle's own files, by content."""
     import hashlib
     from pathlib import Path

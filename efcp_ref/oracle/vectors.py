@@ -26,7 +26,7 @@ from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
 from efcp_ref.oracle import hostile, rational, results, vector_cases
 from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.hostile import Hostile, Missing
-from efcp_ref.oracle.judge import Report, judge
+from efcp_ref.oracle.judge import Report, Seen, judge
 from efcp_ref.oracle.targets import Outcome, UsageError, declared, known
 from efcp_ref.oracle.textmode import named_results
 from efcp_ref.paper import _validate as check
@@ -465,8 +465,9 @@ def _declarations(root: Path) -> Any:
 
 
 def check_outputs(
-    outputs: Path, vectors: Path | None = None, operations: Iterable[str] | None = None, *, only: int | None = None
-) -> Report:
+    outputs: Path, vectors: Path | None = None, operations: Iterable[str] | None = None, *, only: int | None = None,
+    seen: Seen | None = None,
+) -> Report:  # fmt: skip
     """Judge what a program left under a folder.
 
     Args:
@@ -474,6 +475,7 @@ def check_outputs(
         vectors: the bundle; default: ``outputs`` is one itself.
         operations: names of the contract; default all that have any output.
         only: judge this number alone.
+        seen: called with the row of every case, in order.
 
     Raises:
         UsageError: no such folder or operation, no bundle, or a bundle that breaks a rule.
@@ -499,4 +501,4 @@ def check_outputs(
     target = Outputs(name, outputs, ids, tuple(offered), (), about)
     given = {n: [v.case for v in entries if v.case.operation == n] for n in NAMES}
     most = max((len(given[n]) for n in offered), default=0)
-    return judge(target, sorted(wanted) if wanted else None, most, 0, shrink_seconds=0.0, given=given)
+    return judge(target, sorted(wanted) if wanted else None, most, 0, shrink_seconds=0.0, given=given, seen=seen)

@@ -42,6 +42,24 @@ def check(
     return report
 
 
+def check_files(
+    outputs: Path, vectors: Path | None = None, operations: Iterable[str] | None = None, *, only: int | None = None,
+    folder: Path | None = None,
+) -> Report:  # fmt: skip
+    """Judge what a program left in files, as `efcp_ref.oracle.vectors.check_outputs`; with a folder, write the report.
+
+    Raises:
+        UsageError: as `check_outputs`.
+    """
+    from efcp_ref.oracle.vectors import check_outputs
+
+    stats = Stats()
+    report = check_outputs(outputs, vectors, operations, only=only, seen=stats.add)
+    if folder:
+        write(folder, report, stats)
+    return report
+
+
 def _one(
     door: campaign.Door, operations: Iterable[str] | None, cases: int, seed: int, only: int, dtype: str | None,
     progress: Progress | None, shrink_seconds: float, stats: Stats,
