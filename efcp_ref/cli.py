@@ -1,4 +1,4 @@
-"""The command line: ``efcp-ref check | diff | list | trace | vectors | gen | verify``; commands import what they need."""
+"""The command line: ``efcp-ref check | diff | list | trace | vectors | gen | verify``; each imports what it needs."""
 
 from __future__ import annotations
 
