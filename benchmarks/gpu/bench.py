@@ -77,8 +77,8 @@ class Bench:
     def add(self, **row: Any) -> None:
         """Keep and print one row."""
         self.rows.append(row)
-        words = (f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in row.items())
-        print("  ".join(words), flush=True)
+        short = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in row.items()}
+        print("  ".join(f"{name} {value}" for name, value in short.items()), flush=True)
 
     # ---- data --------------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from efcp_ref.gpu import catalogue, window
 from efcp_ref.gpu.cpu.device import CPU, Launch, load, packed
+from efcp_ref.gpu.cpu.events import KINDS, SPACES, read
 from efcp_ref.gpu.formats import Format
 from efcp_ref.gpu.optimizer import sparse_mfac
 from efcp_ref.paper.optimizers import sparse_mfac as reference
@@ -86,8 +87,6 @@ MUTANTS = {
     "lcg-16-bit-signed": _m("lcg.cu", "a signed 16-bit index (R13)", "position(I[start + col], start_d)",
                             "(short) I[start + col]", "address", "order", index="uint16",
                             shape=(45_000, 2, 40_000, 0.01)),
-    "lcg-11-no-bound": _m("lcg.cu", "slices beyond the last (line 11)", "min(workload, n_Bd - BlockId * workload)",
-                          "workload", "address", shape=(2300, 6, 512, 0.05)),
     "lcg-25-whole-slice": _m("lcg.cu", "writes a whole last slice (line 25)", "i < end_d - start_d", "i < B_d",
                              "address"),
     "lcg-27-not-cleared": _m("lcg.cu", "mem is not cleared (line 27)", "mem[i] = 0;                                    "
@@ -177,20 +176,17 @@ def run(file, p, device, launch=None):
 
 
 def shares(p, device):
-    """Whether each of three thread blocks of lcg.cu writes some of omega."""
+    """Whether as many of three thread blocks of lcg.cu write some of omega as ceil(n / B) slices each keep busy."""
     w, omega = p.on(device), np.empty(p.d, np.float32)
     library = load(device.library("lcg", w.form, observe=True))
     held = packed("lcg", (*w.sizes, p.c, w.indices, w.values, omega))
     pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
     library.launch_lcg(ctypes.byref(Launch(3, 128, 4 * w.B_d, 0, 0)), pointers)
-    first = ctypes.c_void_p()
-    count = library.cuda_on_cpu_events(ctypes.byref(first))
-    event = np.dtype([("address", "u8"), ("site", "u8"), ("block", "u4"), ("thread", "u4"), ("barriers", "u4"),
-                      ("turn", "u4"), ("bytes", "u2"), ("space", "u1"), ("kind", "u1"), ("array", "u4")])  # fmt: skip
-    raw = ctypes.string_at(first.value, count * event.itemsize)
-    events = np.frombuffer(raw, event)
-    writers = np.unique(events["block"][(events["space"] == 0) & (events["kind"] == 1)])
-    return "" if len(writers) == 3 else f"{len(writers)} of 3 blocks work"
+    events, _ = read(library, "lcg")
+    written = (events["space"] == SPACES.index("global")) & (events["kind"] == KINDS.index("write"))
+    writers = np.unique(events["block"][written])
+    busy = -(-w.slices // -(-w.slices // 3))
+    return "" if len(writers) == busy else f"{len(writers)} of {busy} blocks work"
 
 
 def child(name, check):
