@@ -1,7 +1,8 @@
 """Fuzzing the parsers: bytes, JSON, messages, text, ``.npy`` files and whole bundles that try to do harm.
 
-Run ``python benchmarks/fuzz.py --inputs 120000``. Hypothesis draws every input: valid data that is then cut, doubled or
-overwritten, and structures of the right kind with wrong contents. Only the error that a parser documents may leave it.
+Run ``python benchmarks/fuzz.py --inputs 130000``. Hypothesis draws every input: valid data that is then cut, doubled or
+overwritten, and structures of the right kind with wrong contents (one drawn
+seed damages valid data in ten ways, each counted). Only the error that a parser documents may leave it.
 The address space is bounded while it runs, every parser's traced memory is measured on its worst inputs, and the
 bundles are read under a hook that notices each file opened outside their folder. Figures go to
 ``benchmarks/results/doors.json``.
@@ -22,6 +23,7 @@ import tracemalloc
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -57,24 +59,35 @@ array_json = st.fixed_dictionaries({}, optional={
 })  # fmt: skip
 
 
-@st.composite
-def damaged(draw: Callable[..., Any], whole: st.SearchStrategy[bytes]) -> bytes:
-    """Valid bytes with up to four cuts, insertions, overwritten or doubled parts."""
-    data = bytearray(draw(whole))
-    for _ in range(draw(st.integers(0, 4))):
-        at = draw(st.integers(0, len(data)))
-        what = draw(st.sampled_from(["cut", "insert", "set", "double", "drop"]))
-        if what == "cut":
-            del data[at:]
-        elif what == "insert":
-            data[at:at] = draw(st.binary(max_size=6))
-        elif what == "set" and at < len(data):
-            data[at] = draw(st.integers(0, 255))
-        elif what == "double":
-            data[at:at] = data[at : at + 16]
-        elif what == "drop":
-            del data[at : at + draw(st.integers(1, 8))]
-    return bytes(data)
+class Batch(list[bytes]):
+    """Several inputs that were drawn together."""
+
+
+WAYS = 10  # in which one drawn seed damages one valid input
+
+
+def damage(data: bytes, dice: Random) -> bytes:
+    """Return the data with up to four parts cut off, inserted, overwritten, doubled or dropped."""
+    changed = bytearray(data)
+    for _ in range(dice.randrange(5)):
+        at, what = dice.randrange(len(changed) + 1), dice.randrange(5)
+        if what == 0:
+            del changed[at:]
+        elif what == 1:
+            changed[at:at] = dice.randbytes(dice.randrange(7))
+        elif what == 2 and at < len(changed):
+            changed[at] = dice.randrange(256)
+        elif what == 3:
+            changed[at:at] = changed[at : at + 16]
+        else:
+            del changed[at : at + dice.randrange(1, 9)]
+    return bytes(changed)
+
+
+def damaged(whole: st.SearchStrategy[bytes]) -> st.SearchStrategy[Batch]:
+    """Valid bytes, damaged in several ways that one drawn seed decides."""
+    seeds = st.integers(0, 2**32)
+    return st.builds(lambda data, seed: Batch(damage(data, Random(f"{seed} {i}")) for i in range(WAYS)), whole, seeds)
 
 
 @st.composite
@@ -227,32 +240,32 @@ def parsers() -> dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any], 
     """Name of every parser: what reads, what is read, and its share of the inputs."""
     dumped = anything.map(lambda v: json.dumps(v).encode())
     trace = tracing.trace(lambda: None).to_json().encode()
+    seeds = st.integers(0, 2**32)
     bundle, good = _bundle(), arrays().map(hostile.untyped)
     messages = [json.dumps(process.run_message(generate("sp", 0, 0), 1)).encode()[:600], b'{"a": [1, 2.5, null, "x"]}']
-    one_file = st.sampled_from(sorted(bundle)).flatmap(
-        lambda n: st.tuples(st.just(n), damaged(st.just(bundle[n])))
-    )
+    one_file = st.builds(lambda n, seed: (n, damage(bundle[n], Random(seed))), st.sampled_from(sorted(bundle)), seeds)
     parts = ["..", "a", "/", "\0", "~", "sp", "out", ".", "\\", "%2e", " ", "é", "x" * 120]
     words = st.lists(st.sampled_from(parts), max_size=10)
     value = st.one_of(array_json, good, anything)
     outputs = st.dictionaries(st.sampled_from(["omega", "u", "states", "S"]), value, max_size=3)
     changed = st.builds(lambda a, b: {**a, **b}, good, array_json)
     return {
-        "JSON": (read_json, st.one_of(damaged(st.sampled_from(messages)), dumped, st.binary(max_size=64)), 20),
+        "JSON": (read_json, st.one_of(damaged(st.sampled_from(messages)), dumped, st.binary(max_size=64)), 12),
         "npy": (read_npy, st.one_of(damaged(st.sampled_from(_npy_files())), arrays().map(hostile.npy_bytes)), 20),
-        "typed arrays": (read_typed, st.one_of(array_json, good, changed), 10),
-        "results": (read_results, st.tuples(st.sampled_from(["sp", "mfac_direction", "topk_sgd"]), outputs), 10),
-        "text": (read_text, damaged(st.sampled_from(_texts())), 15),
+        "typed arrays": (read_typed, st.one_of(array_json, good, changed), 2),
+        "results": (read_results, st.tuples(st.sampled_from(["sp", "mfac_direction", "topk_sgd"]), outputs), 1),
+        "text": (read_text, damaged(st.sampled_from(_texts())), 50),
         "frames": (read_frame, st.one_of(damaged(st.sampled_from(_frames())), _headers()), 10),
-        "traces": (read_trace, st.one_of(damaged(st.just(trace)), dumped, _traces()), 5),
-        "paths": (read_path, words.map("".join), 5),
-        "arguments": (read_arguments, _arguments(), 4),
+        "traces": (read_trace, st.one_of(damaged(st.just(trace)), dumped, _traces()), 4),
+        "paths": (read_path, words.map("".join), 1),
+        "arguments": (read_arguments, _arguments(), 1),
         "bundles": (read_bundle, one_file, 1),
     }
 
 
 # --- running ------------------------------------------------------------------------------------------------------
 
+PER_DRAW = {"JSON": 4, "npy": 5, "text": 10, "frames": 5, "traces": 4}  # inputs per draw, at least, on the average
 OPENED: list[str] = []
 WATCHED = False
 
@@ -266,38 +279,42 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
             OPENED.append(name)
 
 
+def _one(read: Callable[[Any], None], value: Any, seen: Counter[str], measured: bool) -> int:
+    """Read one input under the watch; return its largest traced memory, 0 where it is not measured."""
+    global WATCHED
+    if measured:
+        tracemalloc.start()
+    WATCHED = True
+    try:
+        read(value)
+    except Hostile:
+        seen["refused"] += 1
+    finally:
+        WATCHED = False
+        peak = tracemalloc.get_traced_memory()[1] if measured else 0
+        tracemalloc.stop()
+    return peak
+
+
 def run(name: str, inputs: int, seen: Counter[str]) -> float:
     """Feed one parser; return the largest traced memory of one input, in bytes.
 
     Raises:
         Whatever leaves the parser and is not documented; Hypothesis shows the smallest such input.
     """
-    global WATCHED
     read, strategy, _ = parsers()[name]
-    peak = 0
+    peak, draws = 0, max(10, inputs // PER_DRAW.get(name, 1))
 
     @settings(
-        max_examples=inputs, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), derandomize=True,
+        max_examples=draws, deadline=None, database=None, phases=(Phase.generate, Phase.shrink), derandomize=True,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(strategy)
     def try_one(value: Any) -> None:
-        global WATCHED
         nonlocal peak
-        seen[name] += 1
-        measure = seen[name] % 20 == 0
-        if measure:
-            tracemalloc.start()
-        WATCHED = True
-        try:
-            read(value)
-        except Hostile:
-            seen["refused"] += 1
-        finally:
-            WATCHED = False
-            if measure:
-                peak = max(peak, tracemalloc.get_traced_memory()[1])
-                tracemalloc.stop()
+        for one in value if isinstance(value, Batch) else [value]:
+            seen[name] += 1
+            peak = max(peak, _one(read, one, seen, measured=seen[name] % 20 == 0))
         assert not OPENED, f"opened {OPENED}"
         assert peak < MEMORY, f"{peak} bytes for one input"
 
@@ -322,7 +339,7 @@ def record(key: str, value: Any, file: Path = RESULTS) -> None:
 def main() -> None:
     """Fuzz every parser, print and record how many inputs it was given."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=120_000)
+    parser.add_argument("--inputs", type=int, default=130_000)
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     sys.addaudithook(_hook)
