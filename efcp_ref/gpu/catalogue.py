@@ -53,7 +53,7 @@ KERNELS: dict[str, Kernel] = {
     "lcg": Kernel("lcg.cu", f"{_SLICES} c:P {_WINDOW}"),
     "lcg_global": Kernel("lcg_global.cu", f"{_SLICES} c:P {_WINDOW}"),
     "lcg_rows": Kernel("lcg_rows.cu", f"{_SLICES} c:P {_WINDOW}", defines=("THREADS=1024", "ROWS=8")),
-    "lcg_rows_128": Kernel("lcg_rows.cu", f"{_SLICES} c:P {_WINDOW}", 128, 4, ("THREADS=128", "ROWS=16")),
+    "lcg_rows_128": Kernel("lcg_rows.cu", f"{_SLICES} c:P {_WINDOW}", 128, 3, ("THREADS=128", "ROWS=16")),
     "lcg_warp": Kernel("lcg_warp.cu", f"{_SLICES} c:P {_WINDOW}", 32, 17),
     "feedback": Kernel("feedback.cu", "B_d:i B_k:i d:i k:i bank_ordered:i g:P xi:P x:P I:P V:P"),
     "place_row": Kernel("mfac.cu", "m:i row:i h:P S:P", 1024, 2),
