@@ -2,7 +2,10 @@
 
 from collections import Counter
 
+import pytest
 from hypothesis import settings
+
+SLOW = pytest.StashKey[int]()
 
 settings.register_profile("efcp", deadline=None, derandomize=True)
 settings.load_profile("efcp")
@@ -21,10 +24,19 @@ def pytest_collection_modifyitems(config, items):
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.stash[SLOW] = len(slow)
+    if hasattr(config, "workeroutput"):  # under xdist the workers collect, their parent sums up
+        config.workeroutput["slow"] = len(slow)
 
 
-def pytest_terminal_summary(terminalreporter):
-    """Count what was skipped, with the reasons; the line is there when the count is zero, too."""
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take the count of a worker of xdist."""
+    node.config.stash[SLOW] = getattr(node, "workeroutput", {}).get("slow", 0)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Count what was skipped, with the reasons; the lines are there when the counts are zero, too."""
     reasons = Counter(
         report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
         for report in terminalreporter.stats.get("skipped", [])
@@ -32,3 +44,4 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"skipped: {sum(reasons.values())}")
     for reason, count in sorted(reasons.items()):
         terminalreporter.write_line(f"  {count} x {reason}")
+    terminalreporter.write_line(f"slow tests not run: {config.stash.get(SLOW, 0)} (--slow runs them)")
