@@ -320,9 +320,11 @@ def _case(key: str, case: Case) -> dict[str, Any]:
         stack.append((event.depth, event.function, _shown(event, pool)))
         base = {"l": int(event.line.split(":")[1]), "f": [[name, variables] for _, name, variables in stack]}
         base["c"] = sorted({path.split(".")[0] if path.split(".")[0] == "c" else path for path in event.changed})
-        if event.line == "2:14":
-            out += [{**base, "tree": [pool(level) for level in levels[0]], "at": n} for n in range(1, len(levels[0]))]
-            levels.pop(0)
+        if event.line == "2:14":  # one step per level, with the memory as it is there
+            tree = [pool(level) for level in levels.pop(0)]
+            *outer, (name, variables) = base["f"]
+            for n in range(1, len(tree)):
+                out.append({**base, "f": [*outer, [name, {**variables, "mem": tree[n]}]], "tree": tree, "at": n})
             continue
         out.append({**base, **_drawing(event, pool)})
     return {"title": case.title, "text": case.text, "pool": pool.values, "events": out}

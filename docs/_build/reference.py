@@ -71,9 +71,9 @@ def api_pages(folder: Path) -> dict[str, list[str]]:
     for module in modules():
         page = page_of(module)
         head = "---\nsearch:\n  exclude: true\n---\n" if page.startswith(UNSEARCHED) else ""
-        text = texts.setdefault(page, [f"{head}# `{page}`\n"])
+        text = texts.setdefault(page, [f"{head}# `{page}` {{ #{page} }}\n"])
         if page != module:
-            text.append(f"## `{module.removeprefix(page + '.')}` {{ data-toc-label={module.rpartition('.')[2]} }}\n")
+            text.append(f"## `{module.removeprefix(page + '.')}` {{ #{module} data-toc-label={module.rpartition('.')[2]} }}\n")
         typed = str(module.startswith("efcp_ref.paper")).lower()
         options = ["show_source: false", f"show_signature_annotations: {typed}", f"heading_level: {2 if page == module else 3}"]
         if not _defines(module):

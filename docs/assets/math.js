@@ -3,9 +3,14 @@
   const render = () => {
     renderMathInElement(document.body, { throwOnError: false, delimiters: [
       { left: '\\(', right: '\\)', display: false }, { left: '\\[', right: '\\]', display: true }] })
-    for (const formula of document.querySelectorAll('.katex-display')) // a wide one is scrolled by keyboard, too
-      if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0
+    setTimeout(reachable, 100)
   }
+  // What is too wide scrolls by itself, and must be reached by keyboard to be scrolled.
+  const reachable = () => {
+    for (const box of document.querySelectorAll('.katex-display, .md-typeset__scrollwrap'))
+      box.scrollWidth > box.clientWidth ? box.tabIndex = 0 : box.removeAttribute('tabindex')
+  }
+  window.addEventListener('resize', reachable)
   if (window.document$) window.document$.subscribe(render)
   else document.addEventListener('DOMContentLoaded', render)
 })()

@@ -158,7 +158,7 @@
     play.classList.add('play')
     const slider = el('input', { type: 'range', min: 0, value: 0, 'aria-label': 'step' })
     const status = el('p', { class: 'status', role: 'status', 'aria-live': 'polite' })
-    const drawing = el('div', { class: 'drawing' }), values = el('div', { class: 'values' })
+    const drawing = el('div', { class: 'drawing', tabindex: 0 }), values = el('div', { class: 'values' })
     root.replaceChildren(
       el('div', { class: 'choice' }, el('label', { for: `${id}-input` }, 'Input'), choice), about,
       el('div', { class: 'bar' }, first, back, play, forth, last, slider), status,
