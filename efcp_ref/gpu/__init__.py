@@ -18,6 +18,7 @@ ARITHMETIC = {"accumulator": "float32", "depth": 64}
 _WHERE = {
     "lcg": "operations", "sp": "operations", "sparse_mfac_direction": "operations", "sparse_mfac": "optimizer",
     "fast": "ladder", "current": "device", "has_cuda": "device", "thread_blocks": "geometry",
+    "observe": "observation", "Observation": "observation", "Observer": "observation",
 }  # fmt: skip
 
 __all__ = ["ARITHMETIC", "DTYPES", "READINGS", *sorted(_WHERE)]

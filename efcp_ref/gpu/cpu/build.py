@@ -25,8 +25,8 @@ FLAGS = (
 )  # fmt: skip
 
 # What no macro can do.
-_DYNAMIC = re.compile(r"extern\s+__shared__\s+(\w+)\s+(\w+)\[\];")
-_FIXED = re.compile(r"__shared__\s+(\w+)\s+(\w+)\[([^\]]+)\];")
+DYNAMIC = re.compile(r"extern\s+__shared__\s+(\w+)\s+(\w+)\[\];")
+FIXED = re.compile(r"__shared__\s+(\w+)\s+(\w+)\[([^\]]+)\];")
 _HEAD = re.compile(r"(__global__|__device__)((?:[^({;]|__launch_bounds__\([^)]*\))*)\(([^)]*)\)(?=\s*\{)")
 _POINTER = re.compile(r"((?:const\s+)?\w+)\s*\*\s*(?:__restrict__\s+)?(\w+)")
 _LOCAL = re.compile(r"^(\s*)(?:const\s+)?\w+\s+\*(?:__restrict__\s+)?(\w+)\s*=", re.M)
@@ -63,8 +63,8 @@ def translate(source: str) -> str:
         new = r"cuda_on_cpu::Global<\1> \2" if found[1] == "__global__" else r"auto \2"
         return f"{found[1]}{found[2]}({_POINTER.sub(new, found[3])})"
 
-    source = _DYNAMIC.sub(r"auto \2 = cuda_on_cpu::shared<\1>(cuda_on_cpu::block->dynamic);", source)
-    source = _LOCAL.sub(r"\1auto \2 =", _HEAD.sub(head, _FIXED.sub(fixed, source)))
+    source = DYNAMIC.sub(r"auto \2 = cuda_on_cpu::shared<\1>(cuda_on_cpu::block->dynamic);", source)
+    source = _LOCAL.sub(r"\1auto \2 =", _HEAD.sub(head, FIXED.sub(fixed, source)))
     listed = f"static const std::vector<size_t> sizes{{{', '.join(sizes)}}}; return sizes;"
     return f"{source}\ninline const std::vector<size_t> &cuda_on_cpu::fixed_sizes() {{ {listed} }}\n"
 
