@@ -139,7 +139,7 @@ def steps(device, index="absolute", count=2):
     layout = {"d": 700, "m": 34, "lam": 65536.0, "block_size": 256, "density": 0.1, "dtype": "bfloat16"}
     ours, theirs = sparse_mfac(**layout, index=index, device=device), reference(**layout)
     for _ in range(count):
-        g = rng.integers(-300, 301, 700).astype(np.float32)
+        g = (37 * rng.integers(-20, 21, 700)).astype(np.float32)  # ties, and sums that bfloat16 rounds
         u, wanted = ours.step(g), theirs.step(g)
         a, b = ours.state(), theirs.state()
         for name in ("indices", "values", "xi"):
