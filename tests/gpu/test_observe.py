@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,6 +237,11 @@ def test_table_and_json_say_the_same(scalar_products):
     assert [line["place"] for line in said["lines"]] == [line.place for line in o.lines]
     with pytest.raises(ValueError, match="read-only"):
         o.accesses["index"] = 0
+
+
+def test_the_guide_shows_this_table(scalar_products):
+    guide = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+    assert "\n".join(scalar_products.table()) in guide
 
 
 def test_every_count_of_the_lines_is_a_sum_of_steps(scalar_products):
