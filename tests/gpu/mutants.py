@@ -13,13 +13,13 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from efcp_ref.gpu import catalogue, window
-from efcp_ref.gpu.cpu.device import CPU, Launch, load, packed
+from efcp_ref.gpu.cpu.device import CPU, PROPERTIES, Launch, load, packed
 from efcp_ref.gpu.cpu.events import KINDS, SPACES, read
 from efcp_ref.gpu.formats import Format
 from efcp_ref.gpu.optimizer import sparse_mfac
@@ -103,7 +103,7 @@ MUTANTS = {
     "feedback-ties": _m("feedback.cu", "every tie at the threshold is kept", "if (equal && tie == ties)\n",
                         "if (equal)\n", "order"),
     "feedback-xi-early": _m("feedback.cu", "xi changes while others read a",
-                            "__syncthreads();   // nobody needs a any more", "//", *RACE),
+                            "__syncthreads();   // nobody needs a any more", "//", "thread"),
     "feedback-R14": _m("feedback.cu", "xi without what the storage rounded off (R14)", "a[i] = a[i] - c;",
                        "a[i] = keep ? 0 : a[i];", "order"),
     "cholesky-column": _m("cholesky.cu", "no barrier after a column",
@@ -112,11 +112,15 @@ MUTANTS = {
 }  # fmt: skip
 
 
+# Two blocks at once: each has several slices, one after another.
+SMALL = replace(PROPERTIES, multiprocessors=1, blocks_per_multiprocessor=2)
+
+
 class Broken(CPU):
     """A CPU on which one file of kernels is another, and alone is compiled with the sanitizer."""
 
     def __init__(self, mutant, source, order, seed, sanitize):
-        super().__init__(order, seed, "", texts={mutant.file: source})
+        super().__init__(order, seed, "", SMALL, {mutant.file: source})
         self.file, self.wanted = mutant.file, sanitize
 
     def library(self, kernel, form, observe=False):
@@ -133,11 +137,11 @@ def text(mutant):
     return source
 
 
-def steps(device, index="absolute", count=2):
+def steps(device, index="absolute", count=2, order="ascending"):
     """Steps of Sparse M-FAC in bfloat16 on exact gradients with ties, beside the reference's."""
     rng, worst = np.random.default_rng(5), 0.0
     layout = {"d": 700, "m": 34, "lam": 65536.0, "block_size": 256, "density": 0.1, "dtype": "bfloat16"}
-    ours, theirs = sparse_mfac(**layout, index=index, device=device), reference(**layout)
+    ours, theirs = sparse_mfac(**layout, index=index, order=order, device=device), reference(**layout)
     for _ in range(count):
         g = (37 * rng.integers(-20, 21, 700)).astype(np.float32)  # ties, and sums that bfloat16 rounds
         u, wanted = ours.step(g), theirs.step(g)
@@ -152,7 +156,8 @@ def steps(device, index="absolute", count=2):
 def run(file, p, device, launch=None):
     """Run the kernel of a file on a problem; "" where the result is right, bit for bit where NumPy can do the same."""
     if file in ("feedback.cu", "mfac.cu", "cholesky.cu"):
-        return steps(device, p.form.index, 1 if device.wanted else 2)
+        watched = device.wanted  # a sanitizer, which wants every path of the code and no result
+        return steps(device, p.form.index, 1 if watched else 2, "bank" if watched else "ascending")
     w, kernel = p.on(device), file.removesuffix(".cu")
     omega = np.full(w.m if kernel.startswith("sp") else w.d, np.nan, np.float32)
     if kernel.startswith("sp"):
