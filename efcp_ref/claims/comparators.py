@@ -27,10 +27,10 @@ STEPS, BATCH = 640, 64
 PACKAGES = {"SGD": "torch", "Adam": "torch", "AdamW": "torch", "Shampoo": "pytorch-optimizer", "K-FAC": "asdfghjkl"}
 RATES = {
     "SGD": (1.0,),
-    "Adam": (1e-3, 3e-3, 1e-2, 3e-2),
-    "AdamW": (1e-3, 3e-3, 1e-2, 3e-2),
-    "Shampoo": (0.003, 0.01, 0.03),
-    "K-FAC": (0.01, 0.03, 0.1),
+    "Adam": (1e-3, 3e-3, 1e-2),
+    "AdamW": (1e-3, 3e-3, 1e-2),
+    "Shampoo": (0.003, 0.03),
+    "K-FAC": (0.03, 0.1),
 }
 NOT_HAD = {  # looked for on PyPI, and why there is no number
     "distributed-shampoo": "not on PyPI",
@@ -78,6 +78,8 @@ def _set(optimizer: Any, rate: float) -> None:
 def _kfac(torch: Any, model: Any) -> Step:
     import asdl  # type: ignore[import-not-found, unused-ignore]
 
+    for name in ("range_push", "range_pop"):  # marks for a GPU profiler, which raise where there is no GPU
+        setattr(torch.cuda.nvtx, name, lambda *given: None)
     config = asdl.PreconditioningConfig(data_size=BATCH, damping=DAMPING, ema_decay=0.05)
     maker = asdl.KfacGradientMaker(model, config)
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -93,7 +95,7 @@ def _kfac(torch: Any, model: Any) -> Step:
     return step
 
 
-MAKERS = {"SGD": _sgd, "Adam": _adam, "AdamW": _adamw, "Shampoo": _shampoo, "K-FAC": _kfac}
+MAKERS = {"SGD": _sgd, "Adam": _adam, "AdamW": _adamw, "K-FAC": _kfac, "Shampoo": _shampoo}
 
 
 def module(torch: Any, theta: Array) -> Any:

@@ -1,6 +1,6 @@
 """The runs behind the claims: which settings, over which seeds, and a file that remembers what is done.
 
-    python -m efcp_ref.claims.heavy            # what is missing, one process, with progress
+python -m efcp_ref.claims.heavy            # what is missing, one process, with progress
 """
 
 from __future__ import annotations
@@ -67,18 +67,32 @@ TUNED: dict[str, tuple[str, dict[str, Any], tuple[float, ...]]] = {  # name -> m
 }
 
 
+SIGNS = ("SGD with momentum", "SignSGD", "Signum", "EF-SignSGD")
+SOFTMAX_RATES = {"SGD with momentum": (0.03, 0.1, 0.3), "EF-SignSGD": (0.3, 1.0, 3.0)}  # else those of TUNED
+
+
+def rates_of(name: str, model: str) -> tuple[float, ...]:
+    """Return the learning rates that are tried."""
+    return SOFTMAX_RATES.get(name, TUNED[name][2]) if model == "softmax" else TUNED[name][2]
+
+
 def tuning_settings() -> Settings:
-    """Return the runs that choose a learning rate."""
+    """Return the runs that choose a learning rate: all of `TUNED` on the MLP, the sign methods on softmax too."""
+    pairs = [(name, "mlp") for name in TUNED] + [(name, "softmax") for name in SIGNS]
     return {
-        f"{name}, lr {lr:g}": Setting(method, lr, options)
-        for name, (method, options, rates) in TUNED.items() for lr in rates
-    }  # fmt: skip
+        f"{name}, {model}, lr {lr:g}": Setting(*_method(name, lr), model=model)
+        for name, model in pairs
+        for lr in rates_of(name, model)
+    }
 
 
-def tuned(name: str, done: Records) -> Setting:
+def _method(name: str, lr: float) -> tuple[str, float, dict[str, Any]]:
+    return TUNED[name][0], lr, TUNED[name][1]
+
+
+def tuned(name: str, done: Records, model: str = "mlp") -> Setting:
     """Return the setting with the best validation accuracy, the lower loss among equals."""
-    method, options, rates = TUNED[name]
-    tried = [Setting(method, lr, options) for lr in rates]
+    tried = [Setting(*_method(name, lr), model=model) for lr in rates_of(name, model)]
     rows = [done[setting.key, TUNING_SEED] for setting in tried]
     order = [(-row["validation"], row["loss"], number) for number, row in enumerate(rows)]
     return tried[min(order)[2]]
@@ -91,26 +105,39 @@ def tuned_settings(done: Records) -> Settings:
     return found | both("AdaGrad 1 %", found["AdaGrad 1 %"])
 
 
-def batch_settings(done: Records) -> Settings:
-    """Return the sign methods at smaller batches (the slides' last table).
+BATCHES = (64, 16, 4)
+EPOCHS = 10  # of each, 16 steps an epoch at batch 64
 
-    As many epochs as at 64, so more steps; the rates chosen at 64 fall in proportion to the batch.
+
+def batch_settings(done: Records) -> Settings:
+    """Return the sign methods on softmax regression at three batch sizes (the slides' last table).
+
+    As many epochs each, so more steps where the batch is small; the rates chosen at 64 fall in proportion to the batch.
     """
     found: Settings = {}
-    for batch in (8,):
-        for name in ("SGD with momentum", "SignSGD", "Signum", "EF-SignSGD"):
-            at_64 = tuned(name, done)
-            setting = replace(at_64, batch=batch, lr=at_64.lr * batch / 64, steps=at_64.steps * 64 // batch)
-            found[f"{name}, batch {batch}"] = replace(setting, sharpness=False)
+    for batch in BATCHES:
+        for name in SIGNS:
+            at_64 = tuned(name, done, "softmax")
+            setting = replace(at_64, batch=batch, lr=at_64.lr * batch / 64, steps=EPOCHS * 16 * 64 // batch)
+            found[f"{name}, batch {batch}"] = setting
     return found
 
 
+WINDOWS, WINDOW_RATES = (1, 8, 32, 128), (0.01, 0.1, 1.0)
+
+
 def window_settings() -> Settings:
-    """Return S-MFAC 1 % with other windows (appendix D, "History size") and dampings."""
-    base = _mfac("sparse_mfac", density=0.01)
-    changes: dict[str, dict[str, Any]] = {f"m = {m}": {"m": m} for m in (1, 16)}
-    changes |= {f"lam = {lam:g}": {"lam": lam} for lam in (1e-1,)}
-    return {name: replace(base, options=base.options | change) for name, change in changes.items()}
+    """Return S-MFAC 5 % on softmax regression with windows of four sizes (appendix D, "History size") at three rates.
+
+    The first step is m g / (lam m + |g|^2): a smaller window makes shorter steps, which a larger rate makes up for.
+    """
+    return {
+        f"m = {m}, rate {lr:g}": Setting(
+            "sparse_mfac", lr, {"m": m, "lam": 1e-3, "density": 0.05}, model="softmax", steps=320, batch=32
+        )
+        for m in WINDOWS
+        for lr in WINDOW_RATES
+    }
 
 
 SWEEP_LR = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)

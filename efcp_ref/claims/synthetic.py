@@ -526,7 +526,7 @@ def _majority(seeds: Sequence[int]) -> Measured:
             Condition("25 workers end at most half as far away as one", max(ends[25]), 0.5 * min(ends[1])),
             Condition("but votes do not mend the counterexample: 1 <= least f / f(1, 1)", 1.0, min(tie), 1.0),
         ),
-        {"dots": {f"{w} workers": v for w, v in ends.items()}},
+        {"dots": {f"{w} worker{'s' if w > 1 else ''}": v for w, v in ends.items()}},
     )
 
 

@@ -62,9 +62,9 @@ def train(setting: Setting, seed: int) -> dict[str, Any]:
     methods with one seed see the same images in the same order.
 
     Returns:
-        loss (training, at the end), accuracy and validation (per cent), curve [[step, loss], ...], xi and g (norms at
-        every step), density (share of nonzero entries of the last 32 steps), sharpness where asked for, diverged,
-        seconds.
+        loss (training, at the end), accuracy and validation (per cent), curve [[step, loss], ...], metric (of
+        appendix A, every fourth step, of the MLP), density (share of nonzero entries of the last
+        32 steps), sharpness where asked for, diverged, seconds.
 
     >>> train(Setting("sgd", 1.0, model="softmax", steps=40), 0)["accuracy"] > 85
     True
@@ -128,11 +128,15 @@ class _Run:
         good = not diverged
         accuracy = {part: self.accuracy(part) if good else 10.0 for part in ("validation", "test")}
         notes = {
-            "loss": self.curve[-1][1], "accuracy": accuracy["test"], "validation": accuracy["validation"],
-            "diverged": diverged, "curve": self.curve, "density": float(np.mean(self.density[-EVERY:] or [0.0])),
-        }  # fmt: skip
-        if any(self.xi):
-            notes |= {"xi": _rounded(self.xi[::4]), "metric": _rounded((np.array(self.xi) / np.cumsum(self.g))[::4])}
+            "loss": self.curve[-1][1],
+            "accuracy": accuracy["test"],
+            "validation": accuracy["validation"],
+            "diverged": diverged,
+            "curve": [[t, float(f"{loss:.6g}")] for t, loss in self.curve],
+            "density": float(np.mean(self.density[-EVERY:] or [0.0])),
+        }
+        if any(self.xi) and self.setting.model == "mlp":
+            notes["metric"] = _rounded((np.array(self.xi) / np.cumsum(self.g))[::4])
         if self.setting.sharpness and good:
             notes["sharpness"] = self.sharpness()
         return notes

@@ -44,15 +44,14 @@ def error_feedback(xi, g, block_size, density) -> tuple[Any, Any, Any]:
     ceil(density * its size) of them. Return (indices, values, xi): what is kept, block after block, and the next error.
     """
     a = xi + g
-    indices = []
+    kept = []
     for start in range(0, len(a), block_size):
         block = np.abs(a[start : start + block_size])
         count = math.ceil(Fraction(str(density)) * len(block))
-        indices += list(start + np.argsort(-block, kind="stable")[:count])
-    indices = np.array(indices)
+        kept += list(start + np.argsort(-block, kind="stable")[:count])
     left = a.copy()
-    left[indices] = 0
-    return indices, a[indices], left
+    left[kept] = 0
+    return np.array(kept), a[kept], left
 
 
 def _counts(draw, st):

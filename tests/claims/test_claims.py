@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -55,7 +56,7 @@ def again(setting, seed):
 
 
 def test_a_cached_run_is_what_the_code_gives():
-    setting = heavy.tuning_settings()["SignSGD, lr 0.001"]  # one of the shortest: about a second
+    setting = heavy.tuning_settings()["SignSGD, mlp, lr 0.001"]  # one of the shortest: about a second
     cached, now = again(setting, heavy.TUNING_SEED)
     assert now["curve"][1][1] == pytest.approx(cached["curve"][1][1], rel=1e-6)  # step 32: before rounding grows
     assert now["accuracy"] == pytest.approx(cached["accuracy"], abs=1.0)
@@ -170,3 +171,29 @@ def test_other_runs_can_be_read(tmp_path):
         assert set(trained.records()) >= {"one"}
     finally:
         trained.use(heavy.FILE)
+
+
+# ---- the committed page ------------------------------------------------------------------------------------------
+
+PAGE = Path(__file__).parents[2] / "docs" / "claims.md"
+EXACT = [claim.id for claim in claims() if claim.trained or claim.id in ("memory", "table-12", "against-itself")]
+
+
+@pytest.mark.parametrize("id", EXACT)
+def test_the_committed_page_says_what_the_runs_say(id):
+    assert page.section(CLAIMS[id], CLAIMS[id].measure(SEEDS)) in PAGE.read_text()
+
+
+def test_the_committed_page_has_every_section_verdict_and_figure():
+    text = PAGE.read_text()
+    for claim in claims():
+        verdict = re.search(rf"\{{ #{claim.id} \}}\n\n\*\*Verdict: (.*)\.\*\*", text)
+        assert verdict
+        assert verdict[1] == claim.verdict
+        assert claim.draw is None or (PAGE.parent / page.FIGURES / f"{claim.id}.svg").read_text().startswith("<?xml")
+
+
+@pytest.mark.slow
+def test_the_whole_page_is_made_again(tmp_path):
+    assert page.write(tmp_path) == []
+    assert (tmp_path / "claims.md").read_text() == PAGE.read_text()
