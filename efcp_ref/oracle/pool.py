@@ -23,6 +23,7 @@ BOOT = (
     "from efcp_ref.oracle.chunks import serve; serve(sys.argv[2:])"
 )
 TRIES = 3  # workers that may die on one chunk
+PATIENCE = 2.0  # seconds that an idle worker has to end by itself
 AHEAD = 4  # chunks per Dask thread that are submitted before they are needed
 Finishes = Generator[Finished, None, None]
 
@@ -78,8 +79,12 @@ class _Worker:
         self.said.seek(0)
         return self.said.read().decode(errors="replace").strip()[-1000:]
 
-    def end(self) -> None:
-        """Close its pipes, which ends it, and its target with it."""
+    def end(self, idle: bool = False) -> None:
+        """End it, and its target with it; an idle one ends by itself when its pipe is closed."""
+        if idle and self.process.stdin is not None:
+            self.process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(PATIENCE)
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout, self.said):
             if pipe is not None:
@@ -165,7 +170,7 @@ def _turn(pool: _Pool, worker: _Worker) -> Iterator[Finished]:
         else:
             pool.ready.unregister(worker.process.stdout)  # type: ignore[arg-type]
             pool.workers.remove(worker)
-            worker.end()
+            worker.end(idle=True)
 
 
 # --- a Dask cluster -----------------------------------------------------------------------------------------------
