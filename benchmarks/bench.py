@@ -235,9 +235,9 @@ def solve() -> dict[str, Any]:
     for m in (256, 512, 1024, 2048):
         G = rng.standard_normal((m, 2 * m))
         S = G @ G.T
-        M = damped(S, 1e-3)
+        M = damped(S.copy(), 1e-3)
         R, column = factorised(M.copy(order="F")), M[:, -1].copy()
-        contenders = {"refactorisation": lambda S=S: factorised(damped(S, 1e-3)),
+        contenders = {"refactorisation": lambda S=S: factorised(damped(S.copy(), 1e-3)),
                       "update": lambda R=R, column=column: moved_on(R, column)}  # fmt: skip
         seconds = interleaved(contenders, 7)
         points[m] = {**medians(seconds), "ratio": ratio(seconds, "refactorisation", "update")}

@@ -1,6 +1,6 @@
 """The picture of growth: time and memory against d, m, density and block size, log-log, with slopes, as SVG.
 
-Series differ in colour (Okabe and Ito's, made for colour-blind eyes), in dashes and in the shape of their marks, and are
+Series differ in colour (Okabe and Ito, made for colour-blind eyes), in dashes and in the shape of their marks, and are
 named at the slope; text and axes take the reader's light or dark scheme.
 """
 

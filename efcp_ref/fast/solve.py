@@ -21,15 +21,14 @@ PANEL = 16  # columns that LAPACK updates at a time
 
 
 def damped(S: Array, lam: float) -> Array:
-    """Return M = lam m I + S, (m, m) float64 in Fortran order, R3 and R5.
+    """Return M = lam m I + S, (m, m), in the place of S: symmetric, so that its transpose suits LAPACK (R3, R5).
 
     >>> damped(np.eye(2), 0.5)
     array([[2., 0.],
            [0., 2.]])
     """
-    M = np.array(S, np.float64, order="F")
-    M[np.diag_indices(len(M))] += lam * len(M)
-    return M
+    S[np.diag_indices(len(S))] += lam * len(S)
+    return S.T
 
 
 def factorised(M: Array) -> Array | None:
@@ -60,17 +59,21 @@ def moved_on(R: Array, column: Array) -> Array | None:
     """
     from scipy.linalg import lapack
 
-    m = len(R)
-    new = np.zeros((m, m), order="F")
-    if m > 1:
-        left, leaving = np.asfortranarray(R[1:, 1:]), np.asfortranarray(R[:1, 1:])
-        kept, _, _, _ = lapack.dtpqrt(0, min(PANEL, m - 1), left, leaving, overwrite_a=1, overwrite_b=1)
-        new[:-1, :-1] = kept  # below its diagonal the zeros of R
-        new[:-1, -1], info = lapack.dtrtrs(kept, column[:-1], lower=0, trans=1)
+    m, n = len(R), len(R) - 1
+    room = np.empty(m * m)  # for n columns of n, which then become m columns of m
+    new = room.reshape((m, m), order="F")
+    if n:
+        left, leaving = room[: n * n].reshape((n, n), order="F"), np.asfortranarray(R[:1, 1:])
+        left[:] = R[1:, 1:]
+        kept, _, _, _ = lapack.dtpqrt(0, min(PANEL, n), left, leaving, overwrite_a=1, overwrite_b=1)
+        solved, info = lapack.dtrtrs(kept, column[:n], lower=0, trans=1)
         if info:
             return None
-    rest = column[-1] - new[:-1, -1] @ new[:-1, -1]
-    new[-1, -1] = np.sqrt(max(rest, 0.0))
+        for j in reversed(range(n)):
+            new[:n, j] = kept[:, j]  # below its diagonal the zeros of R
+        new[:n, n], new[n, :n] = solved, 0
+    rest = column[n] - new[:n, n] @ new[:n, n]
+    new[n, n] = np.sqrt(max(rest, 0.0))
     return new if rest > 0 else None
 
 
@@ -116,4 +119,4 @@ def coefficients(S: Array, h: Array, lam: float) -> Array:
     >>> coefficients(np.array([[1.0, 1.0], [1.0, 2.0]]), np.array([1.0, 2.0]), 1.0).round(4)  # 2/11, 5/11
     array([0.1818, 0.4545])
     """
-    return solved(factorised(damped(S, lam)), h.astype(np.float64), lam, lambda: damped(S, lam))
+    return solved(factorised(damped(S.copy(), lam)), h.astype(np.float64), lam, lambda: damped(S.copy(), lam))

@@ -111,7 +111,7 @@ class MFAC(Optimizer):
 
 def _squares(m: int) -> dict[str, int]:
     """Bytes of S, of its factor, and of what a step makes of it."""
-    return {"S": 8 * (m + 1) ** 2, "factor": 8 * m * m, "factor of the step": 16 * m * m}
+    return {"S": 8 * (m + 1) ** 2, "factor": 8 * m * m, "factor of the step": 8 * m * m}
 
 
 class dense_mfac(MFAC):
