@@ -47,7 +47,7 @@ _SLICES = "B_d:i B_k:i d:i m:i k:i"
 
 KERNELS: dict[str, Kernel] = {
     "sp": Kernel("sp.cu", f"B_d:i B_k:i k:i g:P {_WINDOW}", 1024, 2),
-    "sp_warps": Kernel("sp_warps.cu", f"B_d:i B_k:i m:i k:i g:P {_WINDOW}", 1024, 2),
+    "sp_warps": Kernel("sp_warps.cu", f"B_d:i B_k:i m:i k:i g:P {_WINDOW}"),
     "sp_slices": Kernel("sp_slices.cu", f"{_SLICES} g:P I:P V:P partial:P"),
     "sp_sum": Kernel("sp_slices.cu", "n_Bd:i m:i partial:P omega:P", 32, 32),
     "lcg": Kernel("lcg.cu", f"{_SLICES} c:P {_WINDOW}"),

@@ -5,11 +5,11 @@
 // waits for a neighbour.
 // Saves: log2(T) barriers for every row, and the idle threads of rows shorter than T; g still comes from L2.
 // Launch: any number of blocks, a multiple of 32 threads, no shared memory.
-// Claims: at most 32 registers, so that two blocks of 1,024 threads fit on a multiprocessor.
+// Claims: at most 64 registers, so that four blocks of 256 threads fit on a multiprocessor.
 #include "formats.cuh"
 #include "warp.cuh"
 
-extern "C" __global__ void __launch_bounds__(1024, 2)
+extern "C" __global__ void __launch_bounds__(1024, 1)
 sp_warps(int B_d, int B_k, int m, int k, const float *__restrict__ g, const index_t *__restrict__ I,
          const value_t *__restrict__ V, float *__restrict__ omega)
 {
