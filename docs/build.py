@@ -65,20 +65,24 @@ def staged(strict: bool) -> None:
                 f"# Not yet written\n\nThis page comes from `{source}`, which is not there yet.\n"
             )
     for page in STAGE.rglob("*.md"):
-        brought(page)
+        brought(page, strict)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     (STAGE / "about").mkdir(exist_ok=True)
     (STAGE / "about" / "changelog.md").write_text(changelog, encoding="utf-8")
 
 
-def brought(page: Path) -> None:
+def brought(page: Path, strict: bool) -> None:
     """Mend links that lead out of docs/: a picture or table comes along, the name of a source file is only named."""
 
     def replace(match: re.Match[str]) -> str:
         mark, text, link = match.groups()
         file = (HERE / page.relative_to(STAGE).parent / link).resolve()
-        if file.is_relative_to(HERE) or not file.is_relative_to(ROOT) or not file.is_file():
+        if file.is_relative_to(HERE) or not file.is_relative_to(ROOT):
             return match[0]
+        if not file.is_file():
+            if strict:
+                raise Problem(f"docs/{page.relative_to(STAGE)} shows {link}, which is not there")
+            return f"{text} (`{file.relative_to(ROOT)}` is not there yet)"
         name = file.relative_to(ROOT)
         if file.suffix not in (".svg", ".png", ".json", ".csv"):
             return f"{text}" if text.strip("`") == str(name) else f"{text} (`{name}`)"
