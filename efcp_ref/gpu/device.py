@@ -24,9 +24,12 @@ CHOICES = ("cpu", "cuda")
 class Device(Protocol):
     """A device: its properties, its memory, its kernels."""
 
-    properties: Properties
     kind: str  # "cpu" | "cuda"
     transfers: int  # arrays copied to or from it
+
+    @property
+    def properties(self) -> Properties:
+        """What a launch must know of it."""
 
     def holds(self, a: Any) -> bool:
         """Whether an array lies in this device's memory (NumPy arrays count as the host's, on the CPU too)."""
