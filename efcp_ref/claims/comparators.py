@@ -29,7 +29,7 @@ RATES = {
     "SGD": (1.0,),
     "Adam": (1e-3, 3e-3, 1e-2),
     "AdamW": (1e-3, 3e-3, 1e-2),
-    "Shampoo": (0.003, 0.03),
+    "Shampoo": (0.003, 0.03, 0.1),
     "K-FAC": (0.03, 0.1),
 }
 NOT_HAD = {  # looked for on PyPI, and why there is no number

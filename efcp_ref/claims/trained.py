@@ -680,7 +680,8 @@ register(
         "Competitive: yes. Outperforming: not testable here, the accuracies saturate. Every method's rate was chosen "
         "on the validation images, those of M-FAC and GGT fixed in advance. Adam and AdamW are PyTorch's, Shampoo is "
         "pytorch-optimizer's (inverse roots every 10 steps, as in appendix C), K-FAC is asdfghjkl's, the library of "
-        "the paper's own benchmark. Looked for and not had: "
+        "the paper's own benchmark. Of these only the rate is tuned, and Shampoo, which diverges at higher ones, "
+        "would need more. Looked for and not had: "
         + "; ".join(f"{n} ({w})" for n, w in comparators.NOT_HAD.items())
         + ".",
         _dots,
