@@ -112,7 +112,9 @@ def test_a_syntax_error_is_an_error(tmp_path):
     assert report.exit_code == 3
 
 
-@pytest.mark.parametrize("name", [".", "no_such_file.py", "no.such.module", "json:nothing", target("good") + ":nothing"])
+@pytest.mark.parametrize(
+    "name", [".", "no_such_file.py", "no.such.module", "json:nothing", target("good") + ":nothing"]
+)
 def test_no_such_target_is_wrong_usage(name):
     with pytest.raises(UsageError, match="no such target"):
         check_target(name)
@@ -182,7 +184,8 @@ def test_torch_tensors_in_and_out():
     [
         ({"SOLVER": "magic"}, "factorisation"), ({"NAN": "maybe"}, "largest"), ({"DTYPES": ["float16"]}, "float64"),
         ({"ARITHMETIC": {"depht": 3}}, "depth"), ({"ARITHMETIC": {"depth": 0}}, "at least 1"),
-        ({"ARITHMETIC": {"eigensolver": "syev"}}, "mrrr"), ({"ARITHMETIC": "float32"}, "dict"), ({"READINGS": {"R99": "x"}}, "R1..R42"),
+        ({"ARITHMETIC": {"eigensolver": "syev"}}, "mrrr"), ({"ARITHMETIC": "float32"}, "dict"),
+        ({"READINGS": {"R99": "x"}}, "R1..R42"),
         ({"ARRAYS": "tensorflow"}, "torch"),
         ({"READINGS": {"R4": 1}}, "text"), ({"READINGS": {"R34": "per tensor"}}, "'2,3'"),
         ({"ORTHOGONALISATION": "qr"}, "householder"),
