@@ -371,39 +371,23 @@ def sharp(name: str, where: str, seeds: Sequence[int] = heavy.SEEDS) -> list[flo
 
 
 def _flat(seeds: Sequence[int]) -> Measured:
-    rows = tuple(
-        (
-            name,
-            *(
-                spread(sharp(name, where)) if sharp(name, where) else "not reached"
-                for where in ("train", "test", "equal_loss")
-            ),
-        )
-        for name in SHARP
-    )
+    columns = ("method", "end, training images", "end, test images", "where the training loss passes 0.02")
+    rows = tuple((name, *(spread(sharp(name, where)) for where in ("train", "test", "equal_loss"))) for name in SHARP)
     end, same = ({name: median(sharp(name, where, seeds)) for name in SHARP} for where in ("train", "equal_loss"))
-    return Measured(
-        ("method", "end, training images", "end, test images", "where the training loss passes 0.02"),
-        rows,
-        (
-            Condition("at the end S-MFAC 1 % <= half of SGD", end["S-MFAC 1 %"], 0.5 * end["SGD"]),
-            Condition("at the end D-MFAC <= half of SGD", end["D-MFAC"], 0.5 * end["SGD"]),
-            Condition("S-MFAC 1 % <= 1.5 x D-MFAC", end["S-MFAC 1 %"], 1.5 * end["D-MFAC"]),
-            Condition("at equal training loss D-MFAC <= SGD with momentum", same["D-MFAC"], same["SGD with momentum"]),
-            Condition(
-                "at the end D-MFAC <= a quarter of SGD with momentum", end["D-MFAC"], 0.25 * end["SGD with momentum"]
-            ),
-        ),
-        {
-            "say": {"times": f"{loss('SGD', seeds) / loss('D-MFAC', seeds):.0f}"},
-            "dots": {
-                f"{name}, {where}": sharp(name, key)
-                for name in SHARP
-                for where, key in (("end", "train"), ("equal loss", "equal_loss"))
-                if sharp(name, key)
-            },
-        },
+    momentum = "SGD with momentum"
+    conditions = (
+        Condition("at the end S-MFAC 1 % <= half of SGD", end["S-MFAC 1 %"], 0.5 * end["SGD"]),
+        Condition("at the end D-MFAC <= half of SGD", end["D-MFAC"], 0.5 * end["SGD"]),
+        Condition("S-MFAC 1 % <= 1.5 x D-MFAC", end["S-MFAC 1 %"], 1.5 * end["D-MFAC"]),
+        Condition("at equal training loss D-MFAC <= SGD with momentum", same["D-MFAC"], same[momentum]),
+        Condition("at the end D-MFAC <= a quarter of SGD with momentum", end["D-MFAC"], 0.25 * end[momentum]),
     )
+    pairs = [
+        (name, words, where) for name in SHARP for words, where in (("end", "train"), ("equal loss", "equal_loss"))
+    ]
+    dots = {f"{name}, {words}": sharp(name, where) for name, words, where in pairs}
+    times = f"{loss('SGD', seeds) / loss('D-MFAC', seeds):.0f}"
+    return Measured(columns, rows, conditions, {"say": {"times": times}, "dots": dots})
 
 
 def _sharp_figure(measured: Measured) -> Any:
