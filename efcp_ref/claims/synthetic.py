@@ -608,7 +608,8 @@ register(
         HOLDS,
         _adagrad_rate,
         "A noisy quadratic in 20 dimensions, constant rate 1. The compressed run starts slower, as the d/T term "
-        "says, and catches up.",
+        "says, and catches up. With a rate proportional to 1 / sqrt(T) it stayed several times behind at the lengths "
+        "that were tried.",
         lambda m: figures.lines(m.data["curves"], "T", "mean |grad f|^2 over T steps", "log", "log"),
         "The mean squared gradient over T steps against T for compressed and dense AdaGrad: two falling curves that "
         "draw near.",
