@@ -193,9 +193,9 @@ def naive() -> dict[str, Any]:
 
 
 SWEEPS: dict[str, dict[str, Any]] = {
-    "d": {"values": [RESNET_18 // 8, RESNET_18 // 4, RESNET_18 // 2, RESNET_18], "m": 128},
-    "m": {"values": [64, 128, 256, 512], "d": RESNET_18 // 2},
-    "density": {"values": [0.0025, 0.005, 0.01, 0.02, 0.04], "d": RESNET_18 // 4, "m": 128},
+    "d": {"values": [RESNET_18 // 8, RESNET_18 // 4, RESNET_18 // 2, RESNET_18], "m": 512},
+    "m": {"values": [256, 512, 1024, 2048], "d": RESNET_18 // 4},
+    "density": {"values": [0.0025, 0.005, 0.01, 0.02, 0.04], "d": RESNET_18 // 4, "m": 512},
     "block_size": {"values": [256, 1024, 4096, 16384, 41728, 65536, 131072], "d": RESNET_18 // 4, "m": 256},
 }
 

@@ -70,7 +70,10 @@ def disk(d: int, m: int, dtype: str, block_size: int, density: float, folder: st
     same = same and np.array_equal(optimizer.step(g), after)
     size = path.stat().st_size
     path.unlink()
-    return {"save": saved, "load": loaded, "bytes": size, "bit exact": bool(same), "grown by load": peak() - high}
+    return {
+        "seconds to save": saved, "seconds to load": loaded, "bytes": size, "bit exact": bool(same),
+        "grown by load": peak() - high,
+    }  # fmt: skip
 
 
 def _digest(a: np.ndarray) -> str:

@@ -39,11 +39,11 @@ def feed_back(xi: Array, g: Array, layout: Layout, storage: np.dtype[Any], out: 
     new = Compressed(
         np.empty(layout.K, layout.index), np.empty(layout.K, storage), np.empty_like(xi) if out is None else out
     )
+    own = threads.Own(lambda: np.empty((2, layout.slices[0].end), xi.dtype))
 
     def compress(slices: tuple[Slice, ...]) -> None:
-        room = np.empty((2, max(s.end - s.start for s in slices)), xi.dtype)
         for s in slices:
-            a, size = room[:, : s.end - s.start]  # both stay in the cache
+            a, size = own()[:, : s.end - s.start]  # both stay in the cache
             np.add(xi[s.start : s.end], g[s.start : s.end], out=a, casting="same_kind")
             _finite(np.abs(a, out=size), g[s.start : s.end])
             kept = in_blocks(size, layout, s.last - s.first)

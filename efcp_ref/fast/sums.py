@@ -102,10 +102,10 @@ def scalar_products(rows: Rows, x: Array, dtype: np.dtype[Any]) -> Array:
 
     Cost: 2 m K flops; reads 6 m K bytes (uint16 and float32) and x once. Measured in docs/fast.md.
     """
-    slices = rows.layout.slices
+    slices, own = rows.layout.slices, threads.Own(lambda: Tiles(rows, dtype))
 
     def part(numbers: Any) -> Array:
-        total, tiles = np.zeros(rows.count), Tiles(rows, dtype)
+        total, tiles = np.zeros(rows.count), own()
         for number in numbers:
             s = slices[number]
             piece = np.ascontiguousarray(x[s.start : s.end], dtype)
@@ -121,10 +121,10 @@ def linear_combination(rows: Rows, c: Array, write: Callable[[Slice, Array], Non
 
     Cost: 2 m K flops; reads 6 m K bytes (uint16 and float32), writes the result once.
     """
-    c = np.ascontiguousarray(c, dtype)
+    c, own = np.ascontiguousarray(c, dtype), threads.Own(lambda: Tiles(rows, dtype))
 
     def part(numbers: Any) -> None:
-        tiles = Tiles(rows, dtype)
+        tiles = own()
         for number in numbers:
             s = rows.layout.slices[number]
             total = np.zeros(s.end - s.start, dtype)

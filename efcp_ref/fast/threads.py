@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from threading import get_ident
+from typing import Any, Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-GROUPS = 64
+GROUPS = 16
 WORTH = 2**17  # entries below which starting a thread costs more than it saves
 _limit: list[int] = []  # what `limit` asks for, innermost last
 
@@ -51,6 +52,25 @@ def grouped(items: Sequence[Item], groups: int = GROUPS) -> list[Sequence[Item]]
     """
     size = -(-len(items) // groups)
     return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+class Own(Generic[Item]):
+    """Something that every thread makes once and keeps while this object lives: its buffers.
+
+    >>> own = Own(list)
+    >>> own() is own()
+    True
+    """
+
+    def __init__(self, make: Callable[[], Item]) -> None:
+        self._make, self._made = make, dict[int, Item]()
+
+    def __call__(self) -> Item:
+        """Return this thread's."""
+        me = get_ident()
+        if me not in self._made:
+            self._made[me] = self._make()
+        return self._made[me]
 
 
 def over(
