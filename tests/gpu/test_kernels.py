@@ -156,11 +156,13 @@ def test_bank_order_keeps_the_same_entries_and_spreads_them_over_the_banks():
     wanted = error_feedback(np.zeros(4096), g, 2048, 0.125).indices
     assert np.array_equal(a, wanted)
 
-    def conflicts(row):
-        return sum(np.bincount(row[i : i + 32] % 32).max() for i in range(0, len(row), 32)) / (len(row) / 32)
+    def passes(row):
+        return sum(np.bincount(row[i : i + 32] % 32).max() for i in range(0, len(row), 32))
 
-    assert conflicts(a) > 3  # random positions: 3.4 on average
-    assert conflicts(b) < 2.2
+    # A warp needs a pass at least, and the fullest bank of a block gives one entry a pass: no order needs fewer.
+    least = sum(max(np.bincount(a[i : i + 256] % 32).max(), 256 // 32) for i in (0, 256))
+    assert passes(a) > 3 * len(a) / 32  # random positions: 3.4 passes a warp on average
+    assert least <= passes(b) <= 1.25 * least
 
 
 def test_the_direction_is_eq_2():
