@@ -68,7 +68,7 @@ class _Reader:
 def math_html(latex: str) -> str:
     r"""Return text with formulas between dollar signs as HTML.
 
-    >>> math_html(r"$a_t \\leftarrow \\xi_{t-1} + g_t$")
+    >>> math_html(r"$a_t \leftarrow \xi_{t-1} + g_t$")
     'a<sub>t</sub>  ←  ξ<sub>t-1</sub> + g<sub>t</sub>'
     """
     return _Reader(latex.replace("$", "")).all()

@@ -98,7 +98,7 @@ def window(shape: tuple[int, ...], first: int) -> tuple[int, int, int]:
     """Return start and stop of the flat cells that are drawn, and the cells of one row.
 
     >>> window((4, 6), 5), window((5000,), 2000)
-    ((0, 24, 6), (1760, 2272, 32))
+    ((0, 24, 6), (1728, 2240, 32))
     """
     columns = shape[-1] if len(shape) > 1 and shape[-1] <= 64 else ROW
     cells = int(np.prod(shape))
