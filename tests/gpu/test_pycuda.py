@@ -126,6 +126,7 @@ function = cuda._function("sp", Format())
 cuda._allow = lambda function, shared: None   # as if the attribute had been forgotten
 try: cuda.launch("sp", Format(), 1, 32, 60_000, 1, 1, 1, a, a, a, a)
 except RuntimeError as why: print(why)
+del a, function   # before the context, which PyCUDA gives back when the interpreter ends
 """
     said = run(code, environment)
     assert "kernel sp, 1 blocks of 32 threads with 60000 bytes of shared memory" in said
