@@ -71,7 +71,7 @@ def thread_block(block: int, indices: Array, values: Array, g: Array, omega: Arr
         sigma[lanes] = sigma[lanes] + v * g[i]  #                            # 2:11
     mem[Tid] = sigma  #                                                      # 2:13
     parallel_reduce(mem, T)  #                                               # 2:14
-    if 0 in Tid:  # lane 0 writes                                            # 2:15
+    for _ in Tid[Tid == 0]:  # lane 0 alone writes                           # 2:15
         omega[r] = mem[0]  #                                                 # 2:16
 
 

@@ -6,6 +6,7 @@ who want one: ``step(g) -> u``, ``state() -> dict``, ``load(dict)``. u is what t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,7 +96,7 @@ def step(
     return u, OptimizerState(state.t + 1, after.xi, after.A)
 
 
-class _Optimizer:
+class _Optimizer(ABC):
     """Thin shell: holds the state, counts nothing and computes nothing itself."""
 
     _state: Any
@@ -127,11 +128,13 @@ class _Optimizer:
             raise KeyError(f"state lacks {', '.join(missing)}, must have {', '.join(now)}")
         self._state = self._restored({name: _like(name, state[name], value) for name, value in now.items()})
 
+    @abstractmethod
     def _entries(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return the state by the names of the contract."""
 
+    @abstractmethod
     def _restored(self, entries: dict[str, Any]) -> Any:
-        raise NotImplementedError
+        """Return the state that these entries are of."""
 
 
 def _like(name: str, new: Any, old: Any) -> Any:
