@@ -126,11 +126,16 @@ function = cuda._function("sp", Format())
 cuda._allow = lambda function, shared: None   # as if the attribute had been forgotten
 try: cuda.launch("sp", Format(), 1, 32, 60_000, 1, 1, 1, a, a, a, a)
 except RuntimeError as why: print(why)
-del a, function   # before the context, which PyCUDA gives back when the interpreter ends
+del a, function   # alive at the end, it would abort the process: see the test below
 """
     said = run(code, environment)
     assert "kernel sp, 1 blocks of 32 threads with 60000 bytes of shared memory" in said
     assert "MAX_DYNAMIC_SHARED_SIZE_BYTES" in said
+
+
+@pytest.mark.xfail(strict=True, reason="an array alive at exit aborts: the context goes first")
+def test_an_array_may_outlive_the_last_line(environment):
+    run("a = cuda.put(np.zeros(8, np.float32))\n", environment)
 
 
 def test_the_oracle_passes_it(environment):
