@@ -71,6 +71,19 @@ def dressed(arguments: Mapping[str, Any], flags: frozenset[str]) -> dict[str, An
     return {name: lay(a) for name, a in arguments.items()}
 
 
+def hyper(case: Case, name: str) -> float:
+    """A hyper-parameter of a case, rounded to float32 as everybody does; flagged ``given``: as it was handed over.
+
+    A float64 training run of its own holds 1e-4 as float64 has it: there rounding would be our mistake.
+
+    >>> case = Case("sign_step", "generic", "", 0, 0, {"gamma": 0.1})
+    >>> hyper(case, "gamma"), hyper(replace(case, flags=frozenset({"given"})), "gamma")
+    (0.10000000149011612, 0.1)
+    """
+    value = float(case.arguments[name])
+    return value if "given" in case.flags else float(np.float32(value))
+
+
 @dataclass(frozen=True)
 class Declared:
     """What a target says of itself; every field may be left out."""

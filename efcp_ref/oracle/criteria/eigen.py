@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Check, Declared, Unit, unit_of
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Check, Declared, Unit, hyper, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.exact import Pair, product
 from efcp_ref.paper._validate import Array
@@ -115,7 +115,7 @@ def finite(result: Mapping[str, Any], names: Iterable[str], line: str) -> list[C
 
 def _overflow(case: Case, G: Array, u: Array) -> list[Check]:
     """Undecided where ``F = 1 / (eps sigma (sigma + eps))``, or what it multiplies, leaves the range of the result."""
-    eps, cutoff = (float(np.float32(case.arguments[n])) for n in ("eps", "cutoff"))
+    eps, cutoff = (hyper(case, n) for n in ("eps", "cutoff"))
     sigma = np.linalg.svd(G, compute_uv=False)
     sigma = sigma[(sigma**2 > cutoff * sigma[0] ** 2) & (sigma > 0)]
     low, high = (1e-36, 1e36) if u.dtype != np.float64 else (1e-300, 1e300)
@@ -145,7 +145,7 @@ class Problem:
     @classmethod
     def of(cls, case: Case, G: Array, terms: int, unit: Unit) -> Problem:
         """Read the numbers of a case, rounding the hyper-parameters to float32 as everybody does."""
-        eps, cutoff = (float(np.float32(case.arguments[n])) for n in ("eps", "cutoff"))
+        eps, cutoff = (hyper(case, n) for n in ("eps", "cutoff"))
         kind = np.float64 if unit.u > 2.0**-40 else np.longdouble
         return cls(G, np.asarray(case.arguments["x"], np.float64), eps, cutoff, terms, unit, kind)
 

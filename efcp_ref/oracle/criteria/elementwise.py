@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, hyper, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import finite
 from efcp_ref.oracle.exact import (
@@ -55,7 +55,7 @@ def adagrad_step(case: Case, result: Mapping[str, Any], declared: Declared) -> t
     checks.append(squares(a, kept, G, new_G, unit, exact))
     if t0.broken(checks):
         return tuple(checks)
-    eta = float(np.float32(case.arguments["eta"]))
+    eta = hyper(case, "eta")
     return (*checks, moved(theta, np.where(kept, a.hi, 0.0), new_G, eta, new_theta, unit, declared))
 
 
@@ -181,7 +181,7 @@ def sign_step(case: Case, result: Mapping[str, Any], declared: Declared) -> tupl
         return tuple(checks)
     arrays = [np.asarray(result[n]) for n in shape]
     unit = max((unit_of(a, declared) for a in arrays), key=lambda unit: unit.u)
-    gamma, sizes = float(np.float32(case.arguments["gamma"])), tensors(len(x), declared)
+    gamma, sizes = hyper(case, "gamma"), tensors(len(x), declared)
     signed = Signed.of(e, g, gamma, unit, "exact" in case.flags, sizes)
     return (*checks, *signed.judge(x, *map(t0.wide, arrays)))
 

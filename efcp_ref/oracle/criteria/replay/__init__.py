@@ -45,10 +45,10 @@ def judge(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Ch
         wrong = f"u has shape {u.shape} and dtype {u.dtype}, must be {gradients.shape}"
         return (t0.failed("u", "T0", line, U_RULE, wrong),)
     run = Run(case, declared, u, unit_of(u, declared), {n: v for n, v in case.arguments.items() if n != "gradients"})
-    with_states, without = REPLAYS[case.operation]
+    _, without = REPLAYS[case.operation]
     states = result.get("states")
-    if states is not None and len(states) == len(u) and all(_has(s, _keys(run)) for s in states):
-        judged = _replayed(run, states, with_states)
+    if states is not None and len(states) == len(u) and all(complete(run, s) for s in states):
+        judged = _replayed(run, states)
     else:
         judged = without(run)
     return (t0.passed("u", "T0", line, U_RULE), *_merged(_finite(run, judged)))
@@ -133,24 +133,38 @@ def _wrong(state: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) ->
     return ""
 
 
-def _replayed(run: Run, states: Sequence[State], step: Callable[..., Checks]) -> Iterator[list[Check]]:
+def _replayed(run: Run, states: Sequence[State]) -> Iterator[list[Check]]:
     """Judge step t from the state that the target left after step t - 1; before the first: zeros."""
-    shapes, keys = _shapes(run), _keys(run)
-    before: dict[str, Any] = {}
+    before: dict[str, Any] | None = None
     for t, state in enumerate(states):
-        after = {key: np.asarray(state[key]) for key in keys}
-        if wrong := _wrong(after, shapes):
-            yield [t0.failed("state", "T0", OPTIMIZERS[run.case.operation].line, STATE_RULE, wrong)]
+        checks, before = one_step(run, t, before, state)
+        yield checks
+        if before is None:
             return
-        if not before:
-            before = {key: np.zeros(shapes[key], a.dtype) for key, a in after.items()}
-            if "row" in after:
-                before["row"] = (after["row"] - 1) % int(run.p["m"])
-        here = list(step(run, t, before, after))
-        counted = int(after["t"]) == int(before["t"]) + 1
-        counting = t0.passed if counted else t0.failed
-        yield [*here, counting("t", "T0", "1:3", "t counts the steps", "" if counted else f"t = {int(after['t'])}")]
-        before = after
 
 
-__all__ = ["REPLAYS", "STOP", "judge"]
+def one_step(run: Run, t: int, before: State | None, state: State) -> tuple[list[Check], dict[str, Any] | None]:
+    """Judge step t from the state before it (None: nothing was stored yet); return also the state after it.
+
+    The state after it is None where it has not the contract's shapes or is not finite: nothing can follow from it.
+    """
+    shapes, keys = _shapes(run), _keys(run)
+    after = {key: np.asarray(state[key]) for key in keys}
+    if wrong := _wrong(after, shapes):
+        return [t0.failed("state", "T0", OPTIMIZERS[run.case.operation].line, STATE_RULE, wrong)], None
+    if before is None:
+        before = {key: np.zeros(shapes[key], a.dtype) for key, a in after.items()}
+        if "row" in after:
+            before["row"] = (after["row"] - 1) % int(run.p["m"])
+    here = list(REPLAYS[run.case.operation][0](run, t, before, after))
+    counted = int(after["t"]) == int(before["t"]) + 1
+    counting = t0.passed if counted else t0.failed
+    return [*here, counting("t", "T0", "1:3", "t counts the steps", "" if counted else f"t = {int(after['t'])}")], after
+
+
+def complete(run: Run, state: Any) -> bool:
+    """Whether a state holds every key of the contract."""
+    return _has(state, _keys(run))
+
+
+__all__ = ["REPLAYS", "STOP", "complete", "judge", "one_step"]

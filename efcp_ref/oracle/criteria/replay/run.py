@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle.core import Case, Check, Declared, Unit
+from efcp_ref.oracle.core import Case, Check, Declared, Unit, hyper
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.paper._validate import Array
 from efcp_ref.paper.top_k import kept, layout
@@ -39,8 +39,8 @@ class Run:
         return int(self.u.shape[1])
 
     def number(self, name: str) -> float:
-        """A hyper-parameter, rounded to float32 as everybody does."""
-        return float(np.float32(self.p[name]))
+        """A hyper-parameter, rounded to float32 as everybody does (`hyper`)."""
+        return hyper(self.case, name)
 
     def part(self, operation: str, **arguments: Any) -> Case:
         """A case of one operation inside this run."""
