@@ -1,4 +1,4 @@
-"""The command line: ``efcp-ref check | diff | list | trace | vectors | gen | verify``; each imports what it needs."""
+"""The command line: ``efcp-ref check | diff | list | replay | trace | ...``; each command imports what it needs."""
 
 from __future__ import annotations
 
@@ -383,6 +383,46 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
     with _usage():
         report = textmode.verify(operation, sys.stdin.buffer, cases)
     _show(report, as_json)
+
+
+@main.command()
+@click.argument("dump", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--start", default=1, show_default=True, type=Count(), help="The first step to judge.")
+@click.option("--stop", type=Count(), help="The last one; default: all.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a free run's distance: SVG or PNG.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def replay(dump: Path, start: int, stop: int | None, plot: Path | None, as_json: bool) -> None:
+    """Judge a training run that was dumped, each step from the state that the target left before it.
+
+    \b
+    In the training loop:
+      from efcp_ref.oracle.dump import Dump
+      with Dump("run.efcp", "sparse_mfac", d=d, m=m, lam=lam, block_size=size, density=density) as dump:
+          ...; dump.step(g, u, optimizer.state())
+
+    Exit code: 0 passes, 1 a step fails, 2 wrong usage, 3 an error or nothing decided, 130 interrupted.
+
+    \b
+    Examples:
+      efcp-ref replay run.efcp
+      efcp-ref replay run.efcp --start 700 --stop 800 --plot distance.svg
+    """
+    from efcp_ref.oracle import replay as replaying
+    from efcp_ref.oracle.hostile import Hostile
+
+    try:
+        found = replaying.replay(dump, start, stop)
+        words = replaying.plot(found, replaying.free_run(dump, stop), plot) if plot else ""
+    except Hostile as why:
+        raise click.UsageError(str(why)) from None
+    except ModuleNotFoundError as why:
+        raise click.ClickException(f"{why.name} is not installed, the figure needs it") from None
+    if as_json:
+        _print(replaying.as_json(found) | ({"plot": str(plot), "alt": words} if plot else {}))
+    else:
+        click.echo(replaying.text(found))
+        click.echo(f"{plot}: {words}" if plot else "", nl=bool(plot))
+    sys.exit(found.exit_code)
 
 
 @main.command()

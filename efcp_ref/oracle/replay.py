@@ -1,0 +1,482 @@
+"""Judges a dumped training run step by step; each step starts from the state that the target itself left.
+
+A free run of the reference on the same gradients can be compared and plotted; it is never judged, since after one flip
+of Top-k two correct runs part.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from efcp_ref.contract import OPTIMIZERS
+from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, Check, unit_of, verdict_of
+from efcp_ref.oracle.criteria import replay as steps
+from efcp_ref.oracle.criteria import structure as t0
+from efcp_ref.oracle.criteria.replay.run import Run
+from efcp_ref.oracle.dump import Arrays, Reader, Step
+from efcp_ref.oracle.hostile import Hostile
+
+LARGEST = 1 << 31  # of d, m, k, rank, block_size
+HELD = 1 << 30  # bytes of gradients and directions of a run without states
+LISTED = 1000  # failing steps that are listed
+NO_GRADIENT = "the gradient holds NaN or infinity"
+
+
+@dataclass(frozen=True)
+class StepVerdict:
+    """What became of one step."""
+
+    t: int
+    verdict: str  # pass | fail | inconclusive | error
+    checks: tuple[Check, ...] = ()
+    reason: str = ""  # of an error
+
+    @property
+    def blamed(self) -> Check | None:
+        """The first failing check, else the first undecided one."""
+        found = [c for wanted in (FAIL, INCONCLUSIVE) for c in self.checks if c.verdict == wanted and c.tier != "T3"]
+        return found[0] if found else None
+
+
+@dataclass
+class Stage:
+    """The checks of one stage over all steps."""
+
+    decided: int = 0
+    undecided: int = 0
+    failed: int = 0
+    largest: float = 0.0
+    t: int = 0  # the step with the largest ratio
+
+    def add(self, t: int, check: Check) -> None:
+        """Count one check."""
+        self.failed += check.verdict == FAIL
+        self.undecided += check.verdict == INCONCLUSIVE
+        if check.verdict != INCONCLUSIVE:
+            self.decided += 1
+            if check.ratio >= self.largest:
+                self.largest, self.t = check.ratio, t
+
+
+@dataclass
+class Replay:
+    """Verdict on a dumped run."""
+
+    name: str
+    optimizer: str
+    parameters: Mapping[str, Any]
+    passed: int = 0
+    failed: int = 0
+    errors: int = 0
+    undecided: Counter[str] = field(default_factory=Counter)  # steps, by reason
+    failing: list[int] = field(default_factory=list)  # the first `LISTED` of them
+    first: StepVerdict | None = None  # the first step that fails or is an error
+    explained: tuple[str, ...] = ()  # known mistakes that take this step alike
+    stages: dict[tuple[str, str, str], Stage] = field(default_factory=dict)  # by stage, tier, paper line
+    notes: list[str] = field(default_factory=list)
+    damage: str = ""  # why the dump could not be read to its end
+    interrupted: bool = False
+    seconds: float = 0.0
+
+    @property
+    def judged(self) -> int:
+        """Steps judged."""
+        return self.passed + self.failed + self.errors + sum(self.undecided.values())
+
+    @property
+    def verdict(self) -> str:
+        """Fail before error before pass before inconclusive (no step could be decided)."""
+        broken = self.errors or self.damage
+        return FAIL if self.failed else ERROR if broken else PASS if self.passed else INCONCLUSIVE
+
+    @property
+    def exit_code(self) -> int:
+        """130 interrupted; 1 if a step fails; 3 if one is an error, the dump is damaged or none was decided; else 0."""
+        return 130 if self.interrupted else {FAIL: 1, PASS: 0}.get(self.verdict, 3)
+
+    def add(self, found: StepVerdict) -> None:
+        """Count one step."""
+        for check in found.checks:
+            self.stages.setdefault((check.stage, check.tier, check.line), Stage()).add(found.t, check)
+        if found.verdict == PASS:
+            self.passed += 1
+        elif found.verdict == INCONCLUSIVE:
+            self.undecided[found.blamed.reason if found.blamed else ""] += 1
+        else:
+            self.failed += found.verdict == FAIL
+            self.errors += found.verdict == ERROR
+            self.first = self.first or found
+            self.failing += [found.t] * (len(self.failing) < LISTED)
+
+
+# --- one step -----------------------------------------------------------------------------------------------------
+
+
+def _case(reader: Reader, u: np.ndarray, gradients: np.ndarray) -> Case:
+    """The run, or one step of it, as a case; float64 runs keep their numbers as they are (`core.hyper`)."""
+    flags = frozenset({"given"} if unit_of(u).u < 2.0**-30 else ())
+    arguments = {**reader.parameters, "gradients": gradients}
+    return Case(reader.optimizer, "real", "dumped run", 0, 0, arguments, flags, str(u.dtype))
+
+
+def _run(reader: Reader, step: Step) -> Run:
+    """One step as a run of length 1."""
+    u = step.u[None]
+    return Run(_case(reader, u, step.g[None]), reader.declared, u, unit_of(u, reader.declared), reader.parameters)
+
+
+def judge_step(reader: Reader, before: Mapping[str, Any] | None, step: Step) -> tuple[StepVerdict, Any]:
+    """Judge one step from the state before it (None: the first); return also the state that the next starts from."""
+    line = OPTIMIZERS[reader.optimizer].line
+    if step.u.shape != step.g.shape or step.u.dtype.kind not in "fV":
+        wrong = f"u has shape {step.u.shape} and dtype {step.u.dtype}, must be {step.g.shape}"
+        return StepVerdict(step.t, FAIL, (t0.failed("u", "T0", line, steps.U_RULE, wrong),)), None
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):
+            checks, after = steps.one_step(_run(reader, step), 0, before, step.state or {})
+    except Exception as why:
+        return StepVerdict(step.t, ERROR, (), f"the oracle's own criterion raised {type(why).__name__}: {why}"), None
+    checks = _unfit(step, line) or checks
+    return StepVerdict(step.t, verdict_of(tuple(checks)), tuple(checks)), after
+
+
+def _unfit(step: Step, line: str) -> list[Check]:
+    """A gradient that is not finite decides nothing; a direction that is not, after one that is, is wrong. T0."""
+    if not np.isfinite(t0.wide(step.g)).all():
+        return [t0.undecided("g", "T0", line, "finite gradient", NO_GRADIENT)]
+    bad = np.flatnonzero(~np.isfinite(t0.wide(step.u)))
+    if len(bad):
+        at = (int(bad[0]),)
+        return [t0.failed("u", "T0", line, "finite results", f"u{list(at)} is {step.u[at]}, must be finite", at)]
+    return []
+
+
+# --- a run --------------------------------------------------------------------------------------------------------
+
+
+def replay(path: str | Path, start: int = 1, stop: int | None = None, explain: bool = True) -> Replay:
+    """Judge the steps ``start`` to ``stop`` of a dump, each from the state that the target left before it.
+
+    Args:
+        path: what `efcp_ref.oracle.dump.Dump` wrote, or the whole part of what it wrote until it was killed.
+        start: the first step to judge; those before are read only.
+        stop: the last one; default all.
+        explain: run the known mistakes on the first step that fails.
+
+    Raises:
+        Hostile: it is no dump, or its head breaks a rule. A step that cannot be read ends the replay: ``damage``.
+    """
+    began, reader = time.monotonic(), Reader(path)
+    _sane(reader)
+    found = Replay(str(path), reader.optimizer, reader.parameters)
+    try:
+        _judged(reader, found, start, stop, explain)
+        found.notes += [reader.ending] * bool(reader.ending and stop is None)
+    except Hostile as why:
+        found.damage = str(why)
+    except KeyboardInterrupt:
+        found.interrupted = True
+    found.seconds = time.monotonic() - began
+    return found
+
+
+def _judged(reader: Reader, found: Replay, start: int, stop: int | None, explain: bool) -> None:
+    source = _checked(reader)
+    first = next(source, None)
+    if first is None:
+        found.notes.append("the dump holds no step")
+    elif steps.complete(_run(reader, first), first.state):
+        _stateful(reader, first, source, found, start, stop, explain)
+    else:
+        _unseen(reader, first, source, found)
+
+
+def _stateful(
+    reader: Reader, first: Step, source: Iterator[Step], found: Replay, start: int, stop: int | None, explain: bool
+) -> None:
+    """Judge step by step; a step whose state is lost (NaN, wrong shape) leaves the next one without a start."""
+    before: Any = None
+    known = _count(first) == 1
+    if not known:
+        found.notes.append(f"the dump starts after t = {_count(first) - 1}: its first step is only a start")
+    for step in (s for part in ((first,), source) for s in part):
+        if stop is not None and step.t > stop:
+            return
+        if not steps.complete(_run(reader, step), step.state):
+            raise Hostile(f"step {step.t}: the state lacks keys that the first one has")
+        if not known or step.t < start:
+            before, known = {n: np.asarray(a) for n, a in (step.state or {}).items()}, True
+            continue
+        verdict, after = judge_step(reader, before, step)
+        if explain and verdict.verdict == FAIL and found.first is None:
+            found.explained = mistakes_like(reader, before, step)
+        found.add(verdict)
+        before, known = after, after is not None
+
+
+def _count(step: Step) -> int:
+    """The target's own count of steps; 1 where it is not one number."""
+    t = np.asarray((step.state or {}).get("t", 1))
+    return int(t) if t.shape == () and t.dtype.kind in "iuf" and np.isfinite(t64 := float(t)) and t64 >= 1 else 1
+
+
+def _unseen(reader: Reader, first: Step, source: Iterator[Step], found: Replay) -> None:
+    """Judge a run of which only u is visible; it must be held as a whole."""
+    rows, size = [first], 0
+    for step in source:
+        size += step.g.nbytes + step.u.nbytes
+        if size > HELD:
+            raise Hostile(f"a run without states of more than {HELD} bytes: dump the state, too")
+        rows.append(step)
+    u, gradients = np.stack([s.u for s in rows]), np.stack([s.g for s in rows])
+    checks = steps.judge(_case(reader, u, gradients), {"u": u, "states": None}, reader.declared)
+    found.notes.append("no states were dumped: the run is followed until a Top-k decision lies within rounding")
+    last = max((c.at[0] for c in checks if c.at and c.verdict != INCONCLUSIVE), default=len(rows))
+    found.add(StepVerdict(last, verdict_of(checks), checks))
+
+
+def _checked(reader: Reader) -> Iterator[Step]:
+    """The steps of a dump, gradients of one length.
+
+    Raises:
+        Hostile: they are not.
+    """
+    d = _dimension(reader)
+    for step in reader.steps():
+        if step.g.shape != (d,) or step.g.dtype.kind not in "fV":
+            raise Hostile(f"step {step.t}: g has shape {step.g.shape} and dtype {step.g.dtype}, must be ({d},)")
+        yield step
+
+
+def _dimension(reader: Reader) -> int:
+    p = reader.parameters
+    return int(p["d"]) if "d" in p else sum(math.prod(map(int, s)) for s in p["shapes"])
+
+
+def _sane(reader: Reader) -> None:
+    """Every parameter is in its range.
+
+    Raises:
+        Hostile: one is not; the message names it.
+    """
+    for name, value in reader.parameters.items():
+        if name in ("d", "m", "k", "rank", "block_size"):
+            rule, right = f"an integer in 1..{LARGEST}", type(value) is int and 1 <= value <= LARGEST
+        elif name == "shapes":
+            lists = isinstance(value, list) and bool(value) and all(isinstance(s, list) and s for s in value)
+            whole = lists and all(type(n) is int and 1 <= n <= LARGEST for s in value for n in s)
+            rule, right = "lists of integers", whole
+        elif name == "Q0":
+            rule, right = "matrices", isinstance(value, list) and all(np.ndim(q) == 2 for q in value)
+        else:
+            low = 0 if name == "cutoff" else 5e-324
+            high = 1 if name in ("density", "cutoff") else 1e300
+            rule = f"a number in {'[' if name == 'cutoff' else '('}0, {high:g}]"
+            right = isinstance(value, (int, float)) and low <= value <= high
+        if not right:
+            raise Hostile(f"parameter {name} is {str(value)[:40]}, must be {rule}")
+
+
+# --- which mistake ------------------------------------------------------------------------------------------------
+
+
+def mistakes_like(reader: Reader, before: Mapping[str, Any] | None, step: Step) -> tuple[str, ...]:
+    """Return the known mistakes that, from the same state, take the same step."""
+    import efcp_ref
+    from efcp_ref.oracle.diagnose import _agree
+    from efcp_ref.oracle.mutants import MUTANTS
+
+    truth = _taken(getattr(efcp_ref, reader.optimizer), reader, before, step)
+    got = _named(step.u, step.state or {})
+    if truth is None:
+        return ()
+    found = []
+    for mistake in (m for m in MUTANTS if m.operation == reader.optimizer):
+        wrong = _taken(mistake.function, reader, before, step)
+        if wrong is not None and _agree(got, truth, wrong):
+            found.append(f"{mistake.text} [{mistake.line}]")
+    return tuple(found)
+
+
+def _taken(optimizer: Any, reader: Reader, before: Mapping[str, Any] | None, step: Step) -> Arrays | None:
+    """One step of another implementation from a state; None where it raises or cannot take one."""
+    try:
+        with np.errstate(all="ignore"):
+            it = optimizer(**reader.parameters)
+            if before is not None:
+                it.load({n: a[()] if a.ndim == 0 else a for n, a in before.items()})
+            return _named(it.step(t0.wide(step.g)), it.state())
+    except Exception:
+        return None
+
+
+def _named(u: Any, state: Mapping[str, Any]) -> Arrays:
+    return {"u": t0.wide(u)} | {name: t0.wide(a) for name, a in state.items()}
+
+
+# --- a free run ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FreeRun:
+    """How far a run of the reference on the same gradients parts from the dumped one: relative distances per step."""
+
+    t: tuple[int, ...]
+    u: tuple[float, ...]  # ||u - u_ref|| / ||u_ref||
+    xi: tuple[float, ...]  # of the error; empty where there is none
+
+
+def free_run(path: str | Path, most: int | None = None) -> FreeRun:
+    """Run the reference freely on the gradients of a dump that starts at t = 1: a picture, never a verdict.
+
+    Raises:
+        Hostile: the dump is damaged.
+    """
+    import efcp_ref
+
+    reader = Reader(path)
+    _sane(reader)
+    it, name = getattr(efcp_ref, reader.optimizer)(**reader.parameters), "xi"
+    t, far, left = [], [], []
+    for step in _checked(reader):
+        if (most is not None and step.t > most) or not np.isfinite(t0.wide(step.g)).all():
+            break
+        u = it.step(t0.wide(step.g))
+        t.append(step.t)
+        far.append(_apart(t0.wide(step.u), t0.wide(u)))
+        name = "e" if reader.optimizer == "ef_signsgd" else "xi"
+        if step.state is not None and name in step.state and name in it.state():
+            left.append(_apart(t0.wide(step.state[name]), t0.wide(it.state()[name])))
+    return FreeRun(tuple(t), tuple(far), tuple(left))
+
+
+def _apart(a: np.ndarray, b: np.ndarray) -> float:
+    size = float(np.linalg.norm(b))
+    return float(np.linalg.norm(a - b)) / size if size else float(np.linalg.norm(a) > 0)
+
+
+# --- words --------------------------------------------------------------------------------------------------------
+
+
+def text(found: Replay) -> str:
+    """Return the verdict as text: the first wrong step with its paper line, then every stage."""
+    from efcp_ref.oracle.terminal import _check, line_name
+
+    lines, first = [], found.first
+    if first is not None and first.blamed is not None:
+        check = first.blamed
+        lines.append(f"step {first.t} is the first that fails: {check.stage} ({check.tier}), {line_name(check.line)}")
+        lines += [f"  agrees with: {words}" for words in found.explained[:3]]
+        lines += ["  " + line for line in _check(check)]
+    elif first is not None:
+        lines.append(f"step {first.t} cannot be judged: {first.reason}")
+    if len(found.failing) > 1:
+        shown = ", ".join(map(str, found.failing[1:9])) + (", ..." if len(found.failing) > 9 else "")
+        lines.append(f"  later steps that fail from their own states: {found.failed + found.errors - 1} ({shown})")
+    lines += _table(found)
+    lines += [f"note: {note}" for note in found.notes]
+    lines += [f"the dump cannot be read further: {found.damage}"] * bool(found.damage)
+    undecided = ", ".join(f"{n} undecided ({why})" for why, n in found.undecided.most_common(3))
+    counts = ", ".join(filter(None, [f"{found.passed} pass", f"{found.failed} fail", undecided]))
+    counts += f", {found.errors} error" if found.errors else ""
+    lines.append(f"{found.name}: {found.optimizer} {found.verdict}, {found.judged} steps judged: {counts} "
+                 f"({found.seconds:.1f} s)")  # fmt: skip
+    return "\n".join(lines)
+
+
+def _table(found: Replay) -> list[str]:
+    rows = [("stage", "tier", "line", "decided", "undecided", "worst ratio", "at step")]
+    for (stage, tier, line), s in found.stages.items():
+        worst = f"{s.largest:.3g}" if tier != "T0" else "-"
+        rows.append((stage, tier, line, str(s.decided), str(s.undecided), worst, str(s.t) if tier != "T0" else "-"))
+    wide = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, wide, strict=True)).rstrip() for row in rows]
+
+
+def as_json(found: Replay) -> dict[str, Any]:
+    """Return the verdict as JSON values; infinities are text."""
+    from efcp_ref.oracle.record import check_json, number
+
+    first = found.first
+    told = first and {"step": first.t, "verdict": first.verdict, "reason": first.reason,
+                      "check": check_json(first.blamed), "explained": list(found.explained)}  # fmt: skip
+    stages = [
+        {"stage": stage, "tier": tier, "line": line, "decided": s.decided, "undecided": s.undecided,
+         "failed": s.failed, "largest": number(s.largest), "step": s.t}
+        for (stage, tier, line), s in found.stages.items()
+    ]  # fmt: skip
+    numbers = {n: v for n, v in found.parameters.items() if isinstance(v, (int, float))}
+    return {
+        "dump": found.name, "optimizer": found.optimizer, "parameters": numbers, "verdict": found.verdict,
+        "exit_code": found.exit_code, "steps": found.judged, "passed": found.passed, "failed": found.failed,
+        "errors": found.errors, "undecided": dict(found.undecided), "failing": found.failing, "first": told,
+        "stages": stages, "notes": found.notes,
+        "damage": found.damage, "interrupted": found.interrupted, "seconds": round(found.seconds, 3),
+    }  # fmt: skip
+
+
+# --- the picture --------------------------------------------------------------------------------------------------
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito: told apart by colour-blind eyes, and by dashes
+
+
+def alt(found: Replay, free: FreeRun) -> str:
+    """Say in words what the picture shows."""
+    if not free.t:
+        return "No step was dumped."
+    part = next((t for t, far in zip(free.t, free.u, strict=True) if far > 0.01), None)
+    words = "stays within one per cent" if part is None else f"parts by more than one per cent at step {part}"
+    return (
+        f"Relative distance of the directions of a free run of the reference from {len(free.t)} dumped steps of "
+        f"{found.optimizer}, logarithmic. It {words} and ends at {free.u[-1]:.2g}. Judged step by step from its own "
+        f"states, the run has {found.failed} failing steps."
+    )
+
+
+def plot(found: Replay, free: FreeRun, file: str | Path) -> str:
+    """Draw the free run's distance per step into an SVG or PNG file; return the words that stand for the picture.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for values, name, colour, dash in ((free.u, "direction u", BLUE, "-"), (free.xi, "error xi", ORANGE, "--")):
+        shown = [max(v, 1e-17) for v in values]
+        if shown:
+            axes.plot(free.t[-len(shown) :], shown, color=colour, linestyle=dash, linewidth=1.4, label=name)
+    for t in found.failing[:20]:
+        axes.axvline(t, color="black", linestyle=":", linewidth=1.0)
+    axes.set(yscale="log", xlabel="step", ylabel="relative distance to the reference",
+             title=f"{found.optimizer}: a free run of the reference (never judged)")  # fmt: skip
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    words = alt(found, free)
+    kind = Path(file).suffix.lower().removeprefix(".") or "svg"
+    meta = {"Title": words, "Date": None} if kind == "svg" else {"Title": words} if kind == "png" else {}
+    figure.savefig(file, format=kind, metadata=meta, dpi=150)
+    if kind == "svg":
+        _labelled(Path(file), words)
+    return words
+
+
+def _labelled(file: Path, words: str) -> None:
+    """Give an SVG its words, for readers who do not see it."""
+    from html import escape
+
+    body = file.read_text(encoding="utf-8")
+    file.write_text(body.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1), encoding="utf-8")
+
+
+__all__ = ["FreeRun", "Replay", "Stage", "StepVerdict", "alt", "as_json", "free_run", "judge_step", "mistakes_like",
+           "plot", "replay", "text"]  # fmt: skip
