@@ -8,7 +8,8 @@
 //   * a barrier that not all threads of a block reach is reported, and nothing hangs;
 //   * under -fsanitize=thread every fiber is a thread, and only barriers and atomics synchronise: each data race is
 //     found in whatever order the run happens to take;
-//   * under -fsanitize=address shared memory is an array of exactly its size;
+//   * before and behind every shared array lies a guard zone, as far as a 16-bit index reaches. It reads as NaN, and a
+//     launch that has changed it is an error. Under -fsanitize=address who touches it is reported, with the kernel's line;
 //   * under -DOBSERVE every access to global and shared memory and every barrier is recorded, with the lane, the place
 //     in the code and the turns of the loops around it (../observation.py makes steps of warps of them).
 // Covered: one-dimensional launches, __shared__ arrays, __syncthreads, __syncwarp, __shfl_down_sync, atomicAdd and a
@@ -27,7 +28,7 @@
 #include <ucontext.h>
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/common_interface_defs.h>
+#include <sanitizer/asan_interface.h>
 #endif
 #if defined(__SANITIZE_THREAD__)
 #include <sanitizer/tsan_interface.h>
@@ -277,29 +278,80 @@ NOT_TRACED inline bool release()
 
 // ---- running -------------------------------------------------------------------------------------------------------
 
-struct Memory {      // stacks and shared memory; for the sanitizer no block may have those of another one
-    std::vector<std::pair<char *, size_t>> stacks;
-    std::vector<char *> heap;
-    ~Memory()
-    {
-        for (auto &s : stacks) munmap(s.first, s.second);
-        for (char *h : heap) free(h);
-    }
-    char *take(size_t bytes) { heap.push_back((char *) malloc(bytes)); return heap.back(); }
+constexpr size_t GUARD = 4 * 65536;      // bytes: a 16-bit index of 4-byte entries, of either sign, reaches no farther
+
+// Stacks and shared memory; for the thread sanitizer no block may have those of another one.
+struct Memory {
+    struct Guard { char *first; size_t bytes; const char *array; size_t size; };      // a zone beside an array
+    std::vector<std::pair<char *, size_t>> maps;
+    std::vector<Guard> guards;
+    ~Memory();
+    char *map(size_t bytes);
+    char *between_guards(size_t bytes);
+    void guard(Guard g);
+    bool guards_hold() const;
 };
+
+NOT_TRACED inline Memory::~Memory()
+{
+    for (auto &m : maps) {
+#if defined(__SANITIZE_ADDRESS__)
+        __asan_unpoison_memory_region(m.first, m.second);
+#endif
+        munmap(m.first, m.second);
+    }
+}
+
+NOT_TRACED inline char *Memory::map(size_t bytes)
+{
+    void *p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        fail("out of memory: a block of %u threads needs %zu bytes", block->threads, bytes);
+        return nullptr;
+    }
+    maps.push_back({(char *) p, bytes});
+    return (char *) p;
+}
+
+NOT_TRACED inline char *Memory::between_guards(size_t bytes)
+{
+    size_t room = (bytes + 15) / 16 * 16;
+    char *before = map(GUARD + room + GUARD), *array = before + GUARD;
+    if (!before) return nullptr;
+    guard({before, GUARD, array, bytes});
+    guard({array + bytes, room - bytes + GUARD, array, bytes});
+    return array;
+}
+
+NOT_TRACED inline void Memory::guard(Guard g)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_poison_memory_region(g.first, g.bytes);
+#elif !defined(__SANITIZE_THREAD__)      // which looks for races alone
+    memset(g.first, 0xff, g.bytes);      // NaN in every floating-point format, -1 as an integer
+    guards.push_back(g);
+#endif
+}
+
+NOT_TRACED inline bool Memory::guards_hold() const
+{
+    for (const Guard &g : guards) {
+        if (*g.first == (char) 0xff && !memcmp(g.first, g.first + 1, g.bytes - 1)) continue;      // all bytes are 0xff
+        const char *p = g.first;
+        while (*p == (char) 0xff) ++p;
+        return fail("a thread writes outside an array of %zu bytes of shared memory, %td bytes from its start", g.size, p - g.array);
+    }
+    return true;
+}
 
 NOT_TRACED inline bool furnish(Memory &memory, const Launch &l)
 {
     Block &b = *block;
-    size_t bytes = l.threads * STACK;
-    void *stacks = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (stacks == MAP_FAILED)
-        return fail("out of memory: %u threads need stacks of %zu bytes", l.threads, bytes);
-    memory.stacks.push_back({b.stacks = (char *) stacks, bytes});
-    b.dynamic = memory.take(l.shared_bytes);
-    b.sync = memory.take(2 * (l.threads / 32 + 2));
-    for (size_t i = 0; i < fixed_sizes().size(); ++i) b.fixed[i] = memory.take(fixed_sizes()[i]);
-    return true;
+    b.stacks = memory.map(l.threads * STACK);
+    b.sync = memory.map(2 * (l.threads / 32 + 2));
+    b.dynamic = memory.between_guards(l.shared_bytes);
+    for (size_t i = 0; i < fixed_sizes().size(); ++i) b.fixed[i] = memory.between_guards(fixed_sizes()[i]);
+    return !b.error[0];
 }
 
 // Put the threads in another order (Fisher and Yates; the numbers are Marsaglia's xorshift).
@@ -364,6 +416,7 @@ NOT_TRACED inline const char *run(Launch l, void (*body)(void *), void *argument
     for (void *f : fibers) __tsan_destroy_fiber(f);
     __tsan_acquire(&b.end);      // the caller sees what the kernel did; no block has seen another's end
 #endif
+    if (!b.error[0]) memory.guards_hold();
     block = nullptr;
     memcpy(message, b.error, sizeof message);
     return message[0] ? message : nullptr;
