@@ -112,6 +112,55 @@ def test_an_exception_is_shown():
     assert "ZeroDivisionError" in check("2:11", broken).reason
 
 
+class Stubborn:
+    def __array__(self, *given, **options):
+        raise RuntimeError("no array")
+
+
+@pytest.mark.parametrize("id", ["1:6", "2:14", "3:15", "W:3", "S1:5"])
+def test_a_hostile_answer_is_refused_and_the_checker_lives(id):
+    """By the oracle's criterion (1:6, W:3) and by stages (the others): exit, endless recursion, an object that raises."""
+    import sys
+
+    def leaves(*given):
+        sys.exit(3)
+
+    def falls(*given):
+        return falls(*given)
+
+    told = [check(id, function) for function in (leaves, falls, lambda *given: Stubborn())]
+    assert not any(told)
+    for word, answer in zip(("3", "RecursionError", "Stubborn"), told, strict=True):
+        assert word in answer.reason
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_complex_result_is_refused():
+    for id in ("S1:5", "2:11"):
+        solve = exercise(id).solve
+        answer = check(id, lambda *given, solve=solve: solve(*given[: len(inspect.signature(solve).parameters)]) + 1j)
+        assert not answer
+        assert "real" in answer.reason
+
+
+def test_an_answer_that_changes_its_input_is_told_which():
+    for id, name in (("1:6", "a"), ("S1:5", "p")):
+
+        def spoils(*given, solve=exercise(id).solve):
+            result = solve(*given)
+            given[0][...] = 7
+            return result
+
+        answer = check(id, spoils)
+        assert not answer
+        assert f"{name} was" in answer.reason
+
+
+def test_an_answer_shows_what_the_function_is_given_and_no_more():
+    answer = check("2:11", lambda indices, values, g: 0 * values.sum(axis=1))
+    assert list(answer.arguments) == ["indices", "values", "g"]
+
+
 def test_bad_use_is_told():
     with pytest.raises(KeyError, match="no exercise '1:99'"):
         check("1:99", len)
