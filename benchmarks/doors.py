@@ -37,7 +37,8 @@ PROCESS = ROOT / "tests" / "targets_for_tests" / "process_good.py"
 SOURCES = {
     "C, text": ["c/mine.c"], "C++, JSON lines": ["cpp/mine.cpp"], "C++, header of the protocol": ["cpp/efcp.hpp"],
     "Rust, text": ["rust/src/main.rs"], "JAX": ["jax/my_jax.py"], "PyTorch": ["torch/my_torch.py"],
-    "CuPy": ["cupy/my_cupy.py"],
+    "CuPy": ["cupy/my_cupy.py"], "PyTorch optimizer, with its adapter": ["torch/my_optimizer.py"],
+    "optax chains, with their adapters": ["jax/my_optax.py"],
 }  # fmt: skip
 
 

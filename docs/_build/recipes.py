@@ -12,6 +12,23 @@ EXAMPLES = {  # name: heading, file, what to say
         'With `ARRAYS = "torch"` the arguments arrive as tensors and '
         "tensors may be returned.\n\n    efcp-ref check examples/torch/my_torch.py",
     ),
+    "optimizer": (
+        "An optimizer of PyTorch",
+        "examples/torch/my_optimizer.py",
+        "`torch_optimizer` turns a `torch.optim.Optimizer` into an optimizer of the contract: a function of the "
+        "parameters that makes yours. It is called like the operation and names the contract's arguments it wants. "
+        "The learning rate must be 1 (`gamma` for `ef_signsgd`); the parameters are set to zero before every step, so "
+        "that u is minus what they are after it. With `state`, every step is judged from the state that your code "
+        "had. An argument that your optimizer cannot follow is declined with `raise NotImplementedError`, as "
+        "`examples/torch/adagrad.py` does for k < d.\n\n    efcp-ref check examples/torch/my_optimizer.py",
+    ),
+    "optax": (
+        "An optax chain",
+        "examples/jax/my_optax.py",
+        "`optax_transformation` does the same for a `GradientTransformation`. optax adds updates to the parameters, "
+        "so the chain ends with its rate, `optax.scale(-1.0)`, and u is minus the updates.\n\n"
+        "    efcp-ref check examples/jax/my_optax.py --memory 0 --timeout 60",
+    ),
     "jax": (
         "JAX",
         "examples/jax/my_jax.py",

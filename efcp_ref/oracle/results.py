@@ -50,6 +50,7 @@ def _to_jax(a: np.ndarray, device: str | None) -> Any:
 
 def _to_cupy(a: np.ndarray, device: str | None) -> Any:
     cupy = importlib.import_module("cupy")
+    a = a.astype(np.float32) if a.dtype.name == "bfloat16" else a  # exact; CuPy has no bfloat16
     with cupy.cuda.Device(int(device or 0)):
         return cupy.asarray(a)
 

@@ -92,6 +92,35 @@ def test_torch_passes():
     assert sum(o.verdict == "pass" for o in report.operations) == 5
 
 
+def judged(path, **more):
+    """Exit code and verdicts of what a file offers."""
+    report = check_target(str(path), shrink_seconds=0, timeout=60, **more)
+    return report.exit_code, {o.operation: o.verdict for o in report.operations if o.verdict != "skip"}
+
+
+def test_optimizers_of_pytorch_have_their_true_verdicts():
+    pytest.importorskip("torch")
+    folder = EXAMPLES / "torch"
+    assert judged(folder / "my_optimizer.py", cases=12) == (0, {"ef_signsgd": "pass"})
+    assert judged(folder / "my_wrong_optimizer.py", cases=12) == (1, {"ef_signsgd": "fail"})
+    assert judged(folder / "adagrad.py", cases=15) == (0, {"adagrad_ef": "pass"})
+
+
+def test_our_shells_pass_through_the_adapter():
+    pytest.importorskip("torch")
+    exit_code, verdicts = judged(EXAMPLES / "torch" / "shells.py", cases=8)
+    names = ["adagrad_ef", "dense_mfac", "ef_signsgd", "low_rank_mfac", "sparse_ggt", "sparse_mfac"]
+    assert exit_code == 0
+    assert verdicts == dict.fromkeys(names, "pass")
+
+
+def test_optax_chains_pass():
+    for name in ("jax", "optax"):
+        pytest.importorskip(name, reason=f"no {name} here: the optax example is not run")
+    path = EXAMPLES / "jax" / "my_optax.py"
+    assert judged(path, cases=6, memory=0.0) == (0, {"topk_sgd": "pass", "adagrad_ef": "pass"})
+
+
 def jax_report(path):
     """JAX reserves more addresses than it uses, and compiles every shape anew: few cases, much time."""
     if importlib.util.find_spec("jax") is None:
@@ -112,6 +141,36 @@ def test_jax_fails_on_subnormal_numbers_where_it_does_not_declare_that_it_flushe
     assert plain.exit_code == 0
     assert subnormal.exit_code == 1
     assert subnormal["lcg"].failures[0].verdict.case.label == "subnormal entries"
+
+
+STAND_IN = '''"""What the example uses of CuPy, on NumPy arrays: no bfloat16, and get() gives an array back."""
+import contextlib, types
+import numpy as np
+
+class ndarray(np.ndarray):
+    def get(self): return np.asarray(self)
+
+ndarray.__module__ = "cupy"
+cuda = types.SimpleNamespace(Device=lambda n: contextlib.nullcontext())
+
+def asarray(a):
+    if np.asarray(a).dtype.kind not in "iufb": raise TypeError(f"Unsupported dtype {a.dtype}")
+    return np.array(a).view(ndarray)
+
+def zeros(shape, dtype): return np.zeros(shape, dtype).view(ndarray)
+
+abs, argsort, add = np.abs, np.argsort, np.add
+'''
+
+
+def test_the_logic_of_the_cupy_example_passes_with_a_stand_in_for_cupy(tmp_path, monkeypatch):
+    """No GPU and no CuPy: this says nothing of either."""
+    (tmp_path / "cupy.py").write_text(STAND_IN)
+    monkeypatch.syspath_prepend(tmp_path)
+    report = check_target(str(EXAMPLES / "cupy" / "my_cupy.py"), cases=40, shrink_seconds=0)
+    verdicts = {o.operation: o.verdict for o in report.operations if o.verdict != "skip"}
+    assert verdicts == dict.fromkeys(("top_k", "sp", "lcg"), "pass")
+    assert report["lcg"].errors == {}
 
 
 def test_cupy_passes_on_a_gpu():

@@ -6,15 +6,15 @@ Where a Top-k decision lies within these radii the run stops undecided; where u 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import fsum
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from efcp_ref.oracle.core import Check
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Check
 from efcp_ref.oracle.criteria import structure as t0
-from efcp_ref.oracle.criteria.elementwise import tensors
+from efcp_ref.oracle.criteria.elementwise import RELEASED_EPS, tensors
 from efcp_ref.oracle.criteria.replay.directions import Window, direction, ggt
 from efcp_ref.oracle.criteria.replay.run import Run, cut, starts
 from efcp_ref.oracle.exact import two_prod, two_sum
@@ -182,11 +182,22 @@ def _squared(run: Run, G: Followed, a: Followed, c: Array, on: Array) -> Followe
 
 
 def _divided(run: Run, t: int, a: Followed, G: Followed, c: Array, on: Array) -> Check:
-    """``|u - c / sqrt(G)| <= 6u |u| + r / sqrt(G) + 0.6 |u| r_G / G``."""
+    """``|u - c / sqrt(G)| <= 6u |u| + r / sqrt(G) + 0.6 |u| r_G / G``; R29: with the eps that is declared."""
+    said = run.declared.readings.get("R29")
+    eps = 0.0 if said in (None, "0", "unmoved") else float(said)
+    check = _quotient(run, t, a, G, c, on, eps)
+    if check.verdict == FAIL and said is None and _quotient(run, t, a, G, c, on, RELEASED_EPS).verdict != FAIL:
+        return replace(check, verdict=INCONCLUSIVE, reason="reading R29: declare READINGS = {'R29': '1e-10'}")
+    return check
+
+
+def _quotient(run: Run, t: int, a: Followed, G: Followed, c: Array, on: Array, eps: float) -> Check:
+    """As `_divided`, for one eps added to the root: one more rounding; what is wrong with c and G only shrinks."""
     root = np.sqrt(np.where(on, G.value, 1.0))
-    expected = np.where(on, c / root, 0.0)
-    room = np.where(on, a.radius / root + np.abs(expected) * (0.6 * G.radius / (root * root) + 6 * run.unit.u), 0.0)
-    return t0.forward("u", "7:9", "|u - c / sqrt(G)| <= 6u |u| + radii", run.u[t], expected, room)
+    expected = np.where(on, c / (root + eps), 0.0)
+    ulps = 7 if eps else 6
+    room = np.where(on, a.radius / root + np.abs(expected) * (0.6 * G.radius / (root * root) + ulps * run.unit.u), 0.0)
+    return t0.forward("u", "7:9", f"|u - c / sqrt(G)| <= {ulps}u |u| + radii", run.u[t], expected, room)
 
 
 def signed(run: Run) -> Steps:
