@@ -119,7 +119,7 @@ class Stubborn:
 
 @pytest.mark.parametrize("id", ["1:6", "2:14", "3:15", "W:3", "S1:5"])
 def test_a_hostile_answer_is_refused_and_the_checker_lives(id):
-    """By the oracle's criterion (1:6, W:3) or by stages: it exits, calls itself for ever, returns what cannot be read."""
+    """By the oracle's criterion (1:6, W:3) or by stages: exits, calls itself for ever, cannot be read."""
     import sys
 
     def leaves(*given):
