@@ -20,16 +20,16 @@ def filled(window: Window, rng: np.random.Generator) -> Window:
     """Fill a window with rows: one position drawn from every stretch of 1/density coordinates, normal values."""
     B_d, B_k = window.layout.B_d, window.layout.B_k
     for s in window.layout.slices:
-        entries = s.last - s.first
-        column = np.arange(entries)
-        block = np.minimum(column // B_k, (s.end - s.start - 1) // B_d)
-        place, size = column - block * B_k, np.minimum(B_d, s.end - s.start - block * B_d)
-        kept = np.minimum(B_k, entries - block * B_k)
-        first, after = block * B_d + place * size // kept, block * B_d + (place + 1) * size // kept
-        jitter = rng.random((window.count, entries), dtype=np.float32)
-        window._slice(window.indices, s)[:] = first + (jitter * (after - first)).astype(np.int64)
-        values = rng.standard_normal((window.count, entries), dtype=np.float32)
-        window._slice(window.values, s)[:] = rounded(values, window.values.dtype)
+        for a, b in window.layout.strips(s):
+            column = np.arange(a - s.first, b - s.first)
+            block = np.minimum(column // B_k, (s.end - s.start - 1) // B_d)
+            place, size = column - block * B_k, np.minimum(B_d, s.end - s.start - block * B_d)
+            kept = np.minimum(B_k, s.last - s.first - block * B_k)
+            first, after = block * B_d + place * size // kept, block * B_d + (place + 1) * size // kept
+            jitter = rng.random((window.count, b - a), dtype=np.float32)
+            window.strip(window.indices, a, b)[:] = first + (jitter * (after - first)).astype(np.int64)
+            values = rng.standard_normal((window.count, b - a), dtype=np.float32)
+            window.strip(window.values, a, b)[:] = rounded(values, window.values.dtype)
     return window
 
 
@@ -52,8 +52,8 @@ def filled_optimizer(optimizer: Any) -> Any:
     filled(optimizer._window, np.random.default_rng(0))
     laid, slots = optimizer._window.layout, optimizer._window.count
     squares = np.zeros(slots)
-    for s in laid.slices:
-        part = widened(optimizer._window._slice(optimizer._window.values, s).ravel(), F32).reshape(slots, -1)
+    for a, b in (strip for s in laid.slices for strip in laid.strips(s)):
+        part = widened(optimizer._window.strip(optimizer._window.values, a, b), F32)
         squares += np.einsum("rk,rk->r", part, part)
     np.fill_diagonal(optimizer._S, squares)
     return optimizer

@@ -20,7 +20,7 @@ import numpy as np
 from efcp_ref.paper._validate import Array
 
 CHUNK = 2**24  # bytes in flight
-FORMAT = "efcp_ref.fast 1"
+FORMAT = "efcp_ref.fast 2"  # a new number whenever the order of the bytes changes: that of `Window`, too
 
 
 def write(path: str | os.PathLike[str], header: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:

@@ -1,7 +1,7 @@
 """Error feedback, Algorithm 1, lines 5 to 7: sum, Top-k and residual of one slice before the next slice is touched.
 
-The one idea: the three lines are one pass over memory. A slice of the accumulator is made, selected from and turned
-into the next error while it lies in the cache; the accumulator itself never exists as a vector.
+The one idea: the three lines are one pass over memory. A slice of the accumulator is made where the next error will
+be, selected from and turned into that error while it lies in the cache: what is not kept is there already.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Compressed(NamedTuple):
 
 
 def feed_back(xi: Array, g: Array, layout: Layout, storage: np.dtype[Any], out: Array | None = None) -> Compressed:
-    """Return what is kept of xi + g and the next error, computed in the precision of xi (in ``out``, if given).
+    """Return what is kept of xi + g and the next error, computed in the precision of xi (in ``out``, not xi, if given).
 
     Source: Algorithm 1, lines 5-7; R11-R14: the residual is taken from the values as stored.
 
@@ -39,18 +39,18 @@ def feed_back(xi: Array, g: Array, layout: Layout, storage: np.dtype[Any], out: 
     new = Compressed(
         np.empty(layout.K, layout.index), np.empty(layout.K, storage), np.empty_like(xi) if out is None else out
     )
-    own = threads.Own(lambda: np.empty((2, layout.slices[0].end), xi.dtype))
+    own = threads.Own(lambda: np.empty(layout.slices[0].end, xi.dtype))
 
     def compress(slices: tuple[Slice, ...]) -> None:
         for s in slices:
-            a, size = own()[:, : s.end - s.start]  # both stay in the cache
+            a, size = new.xi[s.start : s.end], own()[: s.end - s.start]  # both stay in the cache
             np.add(xi[s.start : s.end], g[s.start : s.end], out=a, casting="same_kind")
             _finite(np.abs(a, out=size), g[s.start : s.end])
             kept = in_blocks(size, layout, s.last - s.first)
+            values = a[kept]
             new.indices[s.first : s.last] = kept
-            new.values[s.first : s.last] = stored = rounded(a[kept], storage)
-            a[kept] -= _in_range(widened(stored, a.dtype), storage)
-            new.xi[s.start : s.end] = a
+            new.values[s.first : s.last] = stored = rounded(values, storage)
+            a[kept] = values - _in_range(widened(stored, a.dtype), storage)
 
     threads.over(compress, layout.slices, layout.d)
     return new

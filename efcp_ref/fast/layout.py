@@ -1,7 +1,9 @@
-"""Where everything lies: slices of whole Top-k blocks, each small enough for a cache and for 16-bit indices.
+"""Where everything lies: slices of whole Top-k blocks, and strips of a slice, each small enough for a cache.
 
 The one idea: a position counted from the start of its slice is less than 65,536, so two bytes hold it, and a slice of a
-vector (256 KB in float32) stays in a core's second-level cache while every row of the window passes over it.
+vector (256 KB in float32) stays in a core's second-level cache. Positions ascend within a row, so the first 40 entries
+of all rows lie near one another, and so do the next 40: strip by strip, the rows pass over a stretch of the vector that
+stays in the first-level cache. Rows that do not ascend, or cluster, are only slower.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from efcp_ref.paper import _validate as check
 from efcp_ref.paper.top_k import kept
 
 SPAN = 2**16  # coordinates that uint16 can tell apart; a longer block is a slice of its own, with int32
+REACH = 2**12  # coordinates under a strip if a row spreads evenly: 16 KB of a float32 vector
+SHORTEST = 32  # entries of a strip, or of a whole row of a slice: it costs something to begin one
 
 
 class Slice(NamedTuple):
@@ -68,6 +72,27 @@ class Layout:
             Slice(i * d, min(self.d, i * d + d), i * k, min(self.K, i * k + k) if i + 1 < count else self.K)
             for i in range(count)
         )
+
+    def width(self, s: Slice) -> int:
+        """Return the entries of a strip of a slice; the last strip may have fewer.
+
+        >>> laid = Layout.of(200_000, 41_728, 0.01)
+        >>> laid.width(laid.slices[0])  # 418 entries in 10 strips
+        42
+        """
+        entries = s.last - s.first
+        strips = max(1, min((s.end - s.start) // REACH, entries // SHORTEST))
+        return max(1, -(-entries // strips))
+
+    def strips(self, s: Slice) -> list[tuple[int, int]]:
+        """Return the strips of a slice: their entries first..last of a row (K,).
+
+        >>> laid = Layout.of(200_000, 41_728, 0.01)
+        >>> laid.strips(laid.slices[1])[:2]
+        [(418, 460), (460, 502)]
+        """
+        width = self.width(s)
+        return [(first, min(first + width, s.last)) for first in range(s.first, s.last, width)]
 
     @property
     def index(self) -> np.dtype[Any]:

@@ -1,15 +1,16 @@
-"""SP and LCG, Algorithms 2 and 3: one slice of the vector stays in the cache while the rows of the window pass over it.
+"""SP and LCG, Algorithms 2 and 3: a stretch of the vector stays in the cache while the rows of the window pass over it.
 
-The one idea: a few rows of one slice, with positions counted from its start, *are* a small CSR matrix, and the same
-arrays read the other way are a CSC matrix. SciPy multiplies both in compiled loops; its gathers (SP) and scatters (LCG)
-go to a slice of 256 KB at most, not to a vector of 47 MB. The matrix object is made once per thread; what changes from
-one piece to the next is the content of its arrays, which is a view of the window where nothing has to be widened.
+The one idea: some rows of one strip, with positions counted from the start of their slice, *are* a small CSR matrix,
+and the same arrays read the other way are a CSC matrix; several strips are more such rows. SciPy multiplies both in
+compiled loops; its gathers (SP) and scatters (LCG) go to a few KB of a vector at a time, not to all of its 47 MB. The
+matrix object is made once per thread; what changes from one piece to the next is the content of its arrays, which is a
+view of the window where nothing has to be widened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,32 +23,52 @@ from efcp_ref.paper._validate import Array
 PIECE = 2**17  # entries of a piece: positions, values and the slice of the vector fit a second-level cache together
 
 
+class Piece(NamedTuple):
+    """Some rows of a strip, or all rows of several strips: what is multiplied at a time."""
+
+    slice: Slice
+    strips: list[tuple[int, int]]  # entries first..last of a row (K,)
+    rows: slice
+
+    def stretch(self, count: int) -> slice:
+        """Return where the piece lies in an array (slice, strip, row, entry) of ``count`` rows: in one stretch.
+
+        >>> Piece(Slice(0, 8, 0, 4), [(0, 2), (2, 4)], slice(0, 10)).stretch(10)
+        slice(0, 40, None)
+        """
+        (first, after), (before, last) = self.strips[0], self.strips[-1]
+        return slice(
+            count * first + self.rows.start * (after - first), count * before + self.rows.stop * (last - before)
+        )
+
+
 class Rows(Protocol):
     """Rows of a sparse window that can be read piece by piece: `Window`, `RowMajor`."""
 
     layout: Layout
     count: int  # rows
 
-    def fill(self, number: int, rows: slice, tile: Tile) -> None:
-        """Write some rows of slice ``number`` into a tile: positions from the slice's start, and values."""
+    def fill(self, piece: Piece, tile: Tile) -> None:
+        """Write a piece into a tile, strip after strip: positions from the slice's start, and values."""
 
 
 class Tile:
-    """Room for some rows of one slice, and the two SciPy matrices over it.
+    """Room for some rows of strips of given widths, and the two SciPy matrices over it.
 
-    >>> tile = Tile(rows=1, entries=2, span=3, dtype=np.dtype(np.float64))
-    >>> tile.indices[:], tile.values[:] = [0, 2], [10.0, 20.0]
+    >>> tile = Tile(1, (2, 1), span=3, dtype=np.dtype(np.float64))
+    >>> tile.indices[:], tile.values[:] = [0, 2, 1], [10.0, 20.0, 1.0]
     >>> tile.times(np.array([1.0, 1.0, 2.0])), tile.combined(np.array([3.0]))
-    (array([50.]), array([30.,  0., 60.]))
+    (array([51.]), array([30.,  3., 60.]))
     """
 
-    def __init__(self, rows: int, entries: int, span: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, rows: int, widths: tuple[int, ...], span: int, dtype: np.dtype[Any]) -> None:
         from scipy import sparse
 
-        ends = np.arange(rows + 1, dtype=np.int32) * entries
-        arrays = (np.zeros(rows * entries, dtype), np.zeros(rows * entries, np.int32), ends)
-        self._rows = sparse.csr_array(arrays, shape=(rows, span), copy=False)
-        self._columns = sparse.csc_array(arrays, shape=(span, rows), copy=False)
+        self._strips, self._count = len(widths), rows
+        ends = np.concatenate([[0], np.cumsum(np.repeat(widths, rows))]).astype(np.int32)
+        arrays = (np.zeros(ends[-1], dtype), np.zeros(ends[-1], np.int32), ends)
+        self._rows = sparse.csr_array(arrays, shape=(len(ends) - 1, span), copy=False)
+        self._columns = sparse.csc_array(arrays, shape=(span, len(ends) - 1), copy=False)
         self.indices: Array = self._rows.indices
         self.values: Array = self._rows.data
         self._columns.indices, self._columns.data = self.indices, self.values  # the same, whatever SciPy made of them
@@ -59,16 +80,18 @@ class Tile:
             self._rows.indices = self._columns.indices = indices
 
     def times(self, x: Array) -> Array:
-        """Return the scalar products of the rows with a slice of a vector, (rows,)."""
-        return self._rows @ x
+        """Return the scalar products of the rows with a slice of a vector, (rows,), or of n vectors, (span, n)."""
+        parts = (self._rows @ x).reshape(self._strips, self._count, *x.shape[1:])
+        return parts.sum(axis=0, dtype=np.float64)
 
     def combined(self, c: Array) -> Array:
         """Return the linear combination of the rows, (span,)."""
-        return self._columns @ c
+        return self._columns @ np.tile(c, self._strips)
 
-    def dense(self) -> Array:
-        """Return the rows with their zeros, transposed: (span, rows)."""
-        return self._columns.toarray()
+    def write_out(self, dense: Array) -> None:
+        """Write the rows into the columns of (span, rows)."""
+        row = np.tile(np.arange(self._count), self._strips)
+        dense[self._rows.indices, np.repeat(row, np.diff(self._rows.indptr))] = self._rows.data
 
     def matrix(self) -> Any:
         """Return the rows as a SciPy CSR array."""
@@ -76,29 +99,35 @@ class Tile:
 
 
 class Tiles:
-    """The tiles of one thread: one for every shape that occurs, usually one or two."""
+    """The tiles of one thread: one for every shape that occurs, usually two or three."""
 
     def __init__(self, rows: Rows, dtype: np.dtype[Any]) -> None:
         self._source, self._dtype = rows, dtype
-        self._made: dict[tuple[int, int, int], Tile] = {}
+        self._made: dict[tuple[int, tuple[int, ...], int], Tile] = {}
 
-    def pieces(self, number: int) -> Any:
-        """Yield ``(rows, tile)`` for all rows of slice ``number``, a piece at a time."""
-        s = self._source.layout.slices[number]
-        entries, count = s.last - s.first, self._source.count
-        step = min(count, max(1, PIECE // max(1, entries)))
-        for first in range(0, count, step):
-            rows = slice(first, min(first + step, count))
-            shape = (rows.stop - first, entries, s.end - s.start)
-            if shape not in self._made:
-                self._made[shape] = Tile(*shape, self._dtype)
-            tile = self._made[shape]
-            self._source.fill(number, rows, tile)
-            yield rows, tile
+    def pieces(self, number: int, rows: slice | None = None) -> Iterator[tuple[slice, Tile]]:
+        """Yield ``(rows, tile)``, a piece at a time, for all rows of slice ``number``, or for some of them."""
+        layout, whole = self._source.layout, slice(0, self._source.count)
+        s, some = layout.slices[number], rows or whole
+        strips, width, count = layout.strips(s), layout.width(s), some.stop - some.start
+        together = max(1, PIECE // (width * count)) if some == whole else 1
+        step = max(1, min(count, PIECE // width))
+        for n in range(0, len(strips), together):
+            for first in range(some.start, some.stop, step):
+                piece = Piece(s, strips[n : n + together], slice(first, min(first + step, some.stop)))
+                yield piece.rows, self._filled(piece)
+
+    def _filled(self, piece: Piece) -> Tile:
+        widths, s = tuple(last - first for first, last in piece.strips), piece.slice
+        shape = (piece.rows.stop - piece.rows.start, widths, s.end - s.start)
+        if shape not in self._made:
+            self._made[shape] = Tile(*shape, self._dtype)
+        self._source.fill(piece, self._made[shape])
+        return self._made[shape]
 
 
 def scalar_products(rows: Rows, x: Array, dtype: np.dtype[Any]) -> Array:
-    """Return G x, (rows,) float64: products and sums inside a slice in ``dtype``, across slices in float64.
+    """Return G x, (rows,) float64: products and sums inside a strip in ``dtype``, across strips in float64.
 
     Cost: 2 m K flops; reads 6 m K bytes (uint16 and float32) and x once. Measured in docs/fast.md.
     """
@@ -145,24 +174,21 @@ def gram(rows: Rows, dtype: np.dtype[Any]) -> Array:
     slices, m = rows.layout.slices, rows.count
 
     def part(numbers: Any) -> Array:
-        S, left, right = np.zeros((m, m)), Tiles(rows, dtype), Tiles(rows, dtype)
+        S, tiles = np.zeros((m, m)), Tiles(rows, dtype)
         for number in numbers:
-            step = max(1, 2**20 // (slices[number].end - slices[number].start))
-            for which, tile in left.pieces(number):
-                for first in range(which.start, which.stop, step):
-                    some = slice(first, min(first + step, which.stop))
-                    dense = tile.matrix()[first - which.start : some.stop - which.start].toarray().T
-                    _products(S, some, dense, right, number)
+            span = slices[number].end - slices[number].start
+            step = max(1, 2**20 // span)
+            for first in range(0, m, step):
+                some = slice(first, min(first + step, m))
+                dense = np.zeros((span, some.stop - first), dtype)
+                for which, tile in tiles.pieces(number, some):
+                    tile.write_out(dense[:, which.start - first : which.stop - first])
+                for which, tile in tiles.pieces(number, slice(first, m)):
+                    S[some, which] += tile.times(dense).T
         return S
 
     upper = sum(threads.over(part, range(len(slices)), m * m * rows.layout.K, groups=4), np.zeros((m, m)))
     return np.triu(upper) + np.triu(upper, 1).T
-
-
-def _products(S: Array, some: slice, dense: Array, tiles: Tiles, number: int) -> None:
-    for which, tile in tiles.pieces(number):
-        if which.stop > some.start:
-            S[some, which] += (tile.matrix() @ dense).T
 
 
 class RowMajor:
@@ -187,13 +213,15 @@ class RowMajor:
             check.check_rows(indices, values, *self._said)
         threads.over(self._check, range(len(self.layout.slices)), indices.size)
 
-    def fill(self, number: int, rows: slice, tile: Tile) -> None:
-        """Write some rows of a slice into a tile, positions counted from the slice's start."""
-        s = self.layout.slices[number]
-        shape = (rows.stop - rows.start, s.last - s.first)
-        part = self.indices[rows, s.first : s.last]
-        np.subtract(part, s.start, out=tile.indices.reshape(shape), casting="unsafe")
-        np.copyto(tile.values.reshape(shape), self.values[rows, s.first : s.last], casting="unsafe")
+    def fill(self, piece: Piece, tile: Tile) -> None:
+        """Write a piece into a tile, strip after strip, positions counted from the slice's start."""
+        count, at = piece.rows.stop - piece.rows.start, 0
+        for first, last in piece.strips:
+            end, shape = at + count * (last - first), (count, last - first)
+            part = self.indices[piece.rows, first:last]
+            np.subtract(part, piece.slice.start, out=tile.indices[at:end].reshape(shape), casting="unsafe")
+            np.copyto(tile.values[at:end].reshape(shape), self.values[piece.rows, first:last], casting="unsafe")
+            at = end
 
     def _check(self, numbers: Any) -> None:
         """Raise ValueError where a row breaks the contract's rule; the reference's check says which and why."""

@@ -2,19 +2,20 @@
 
 The one idea: the row more. A new gradient is written into the spare row, which nobody reads yet; the step becomes
 visible when the number of the spare row moves on. So inserting touches one row, the window is never copied, and a step
-that is interrupted has changed nothing. Storage is (slice, row, entry): what SP and LCG read for one slice lies in one
-piece.
+that is interrupted has changed nothing. Storage is (slice, strip, row, entry): what SP and LCG read at a time lies in
+one piece.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from efcp_ref.fast.layout import Layout, Slice
+from efcp_ref.fast.layout import Layout
 from efcp_ref.fast.storage import BF16, widened
-from efcp_ref.fast.sums import Tile
+from efcp_ref.fast.sums import Piece, Tile
 from efcp_ref.paper._validate import Array
 
 
@@ -43,53 +44,67 @@ class Window:
         """Make every row empty: zeros, at the first positions of every block. The pages are touched here, not later."""
         self.values[:] = 0
         B_d, B_k = self.layout.B_d, self.layout.B_k
+        row = np.empty(self.layout.K, self.layout.index)
         for s in self.layout.slices:
             column = np.arange(s.last - s.first)
             block = np.minimum(column // max(1, B_k), (s.end - s.start - 1) // B_d)
-            self._slice(self.indices, s)[:] = column + block * (B_d - B_k)
+            row[s.first : s.last] = column + block * (B_d - B_k)
+        for rows, part in self._views(self.indices, row):
+            rows[:] = part[:, :, None]
 
-    def _slice(self, flat: Array, s: Slice) -> Array:
-        """Return all rows of a slice, (slots, entries): a view."""
-        return flat[self.count * s.first : self.count * s.last].reshape(self.count, s.last - s.first)
+    def _views(self, flat: Array, row: Array) -> Iterator[tuple[Array, Array]]:
+        """Yield views of all rows (slices, strips, rows, entries) and of one row (slices, strips, entries).
 
-    def _row(self, flat: Array, slot: int) -> tuple[Array, Array]:
-        """Return a row as two views: (full slices, entries), and the entries of the last slice."""
-        slices, count = self.layout.slices, self.count
-        full, entries = len(slices) - 1, slices[0].last
-        head = flat[: count * full * entries].reshape(full, count, entries)[:, slot]
-        return head, self._slice(flat, slices[-1])[slot]
+        Four at most: the last slice may have fewer entries than the others, and so may the last strip of a slice.
+        """
+        layout, count = self.layout, self.count
+        for run in (layout.slices[:-1], layout.slices[-1:]):
+            if run:
+                first, last, n, width = run[0].first, run[-1].last, len(run), layout.width(run[0])
+                rows, own = flat[count * first : count * last].reshape(n, -1), row[first:last].reshape(n, -1)
+                entries = own.shape[1]
+                even = entries // width * width
+                yield rows[:, : count * even].reshape(n, even // width, count, width), _split(own[:, :even], width)
+                if even < entries:
+                    rest = entries - even
+                    yield rows[:, count * even :].reshape(n, 1, count, rest), _split(own[:, even:], rest)
+
+    def strip(self, flat: Array, first: int, last: int) -> Array:
+        """Return all rows of a strip, (slots, entries): a view."""
+        return flat[self.count * first : self.count * last].reshape(self.count, last - first)
 
     def write(self, slot: int, indices: Array, values: Array) -> None:
-        """Replace one row: positions (K,) relative to their slice, or absolute ones, and values as stored (K,)."""
+        """Replace one row: positions (K,) relative to their slice, and values as stored (K,)."""
         for flat, new in ((self.indices, indices), (self.values, values)):
-            head, tail = self._row(flat, slot)
-            np.copyto(head, new[: head.size].reshape(head.shape), casting="unsafe")
-            np.copyto(tail, new[head.size :], casting="unsafe")
+            for rows, part in self._views(flat, new):
+                np.copyto(rows[:, :, slot], part, casting="unsafe")
 
     def read(self, slot: int) -> tuple[Array, Array]:
         """Return a copy of one row as it is stored: positions (K,) and values (K,)."""
-        parts = [self._row(flat, slot) for flat in (self.indices, self.values)]
-        return tuple(np.concatenate([head.ravel(), tail]) for head, tail in parts)  # type: ignore[return-value]
+        return self._row(self.indices, slot), self._row(self.values, slot)
+
+    def _row(self, flat: Array, slot: int) -> Array:
+        out = np.empty(self.layout.K, flat.dtype)
+        for rows, part in self._views(flat, out):
+            part[:] = rows[:, :, slot]
+        return out
 
     def absolute(self, slots: Any) -> Array:
         """Return the positions of some rows as the contract has them, (len(slots), K) int32 (R13)."""
-        out = np.empty((len(slots), self.layout.K), np.int32)
-        for s in self.layout.slices:
-            out[:, s.first : s.last] = self._slice(self.indices, s)[slots]
-            out[:, s.first : s.last] += np.int32(s.start)
+        slices, out = self.layout.slices, np.empty((len(slots), self.layout.K), np.int32)
+        starts = np.repeat([s.start for s in slices], [s.last - s.first for s in slices])
+        for row, slot in zip(out, slots, strict=True):
+            np.add(self._row(self.indices, slot), starts, out=row, casting="unsafe")
         return out
 
     def stored(self, slots: Any) -> Array:
         """Return the values of some rows as they are stored, (len(slots), K)."""
-        out = np.empty((len(slots), self.layout.K), self.values.dtype)
-        for s in self.layout.slices:
-            out[:, s.first : s.last] = self._slice(self.values, s)[slots]
-        return out
+        return np.stack([self._row(self.values, slot) for slot in slots])
 
-    def fill(self, number: int, rows: slice, tile: Tile) -> None:
-        """Show some rows of a slice to a tile: what has its width already as a view, the rest widened in the cache."""
-        s = self.layout.slices[number]
-        positions, values = (self._slice(flat, s)[rows].ravel() for flat in (self.indices, self.values))
+    def fill(self, piece: Piece, tile: Tile) -> None:
+        """Show a piece to a tile: what has its width already as a view, the rest widened in the cache."""
+        where = piece.stretch(self.count)
+        positions, values = self.indices[where], self.values[where]
         if positions.dtype == np.int32:
             tile.use(tile.values, positions)
         else:
@@ -98,3 +113,8 @@ class Window:
             tile.use(values)
         else:
             widened(values, tile.values.dtype, tile.values)
+
+
+def _split(row: Array, width: int) -> Array:
+    """Return (slices, entries) as (slices, strips, width): a view."""
+    return row.reshape(len(row), row.shape[1] // width, width)

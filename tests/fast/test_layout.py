@@ -23,6 +23,9 @@ def test_slices_cover_coordinates_and_entries(d, block_size, density):
         assert s.start % laid.B_d == 0
         assert row_length(s.end - s.start, laid.B_d, density) == s.last - s.first
         assert s.end - s.start <= max(SPAN, laid.B_d)
+        strips = laid.strips(s)
+        assert [entry for strip in strips for entry in range(*strip)] == list(range(s.first, s.last))
+        assert all(last - first == laid.width(s) for first, last in strips[:-1])
 
 
 @pytest.mark.parametrize(("block_size", "index"), [(65_536, np.uint16), (65_537, np.int32), (41_728, np.uint16)])
@@ -30,6 +33,13 @@ def test_r13_positions_take_16_bits_up_to_blocks_of_65536(block_size, index):
     laid = Layout.of(10**6, block_size, 0.01)
     assert laid.index == index
     assert max(s.end - s.start for s in laid.slices) - 1 <= np.iinfo(index).max
+
+
+@pytest.mark.parametrize(("density", "width"), [(0.001, 66 // 2), (0.01, 656 // 16), (0.1, -(-6554 // 16)), (1, 4096)])
+def test_a_strip_reaches_over_4096_coordinates_but_has_32_entries(density, width):
+    """65,536 coordinates are 16 strips; of 66 entries only 2 strips can be made of 32 or more."""
+    laid = Layout.of(10**6, 65_536, density)
+    assert laid.width(laid.slices[0]) == width
 
 
 def test_small_blocks_share_a_slice():

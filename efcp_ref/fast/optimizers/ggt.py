@@ -7,7 +7,7 @@ fastest in it is the eigendecomposition of an m by m matrix, 9 m^3 flops.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Ring:
     row: int  # of the contract's m rows, the one written next
     spare: int  # of the m + 1 slots, the one that nobody reads
     xi: Array  # (d,) error
+    room: Array | None = None  # (d,) for the next error: that of the step before, which nobody reads any more
 
 
 class GGT(Optimizer):
@@ -158,12 +159,12 @@ class sparse_ggt(GGT):
     def _next(self, state: Ring, g: Any) -> tuple[Array, Ring]:
         layout = self._window.layout
         g = gradient(g, layout.d)
-        kept = feed_back(state.xi, g, layout, self._window.values.dtype)
+        kept = feed_back(state.xi, g, layout, self._window.values.dtype, state.room)
         self._window.write(state.spare, kept.indices, kept.values)
         u = np.zeros(layout.d, self._kind)
         u[absolute(kept.indices, layout)] = storage.widened(kept.values, self._kind)
         less_combination(self._window, self._weights(state, scalar_products(self._window, u, self._kind)), u, self._eps)
-        return in_precision(u, g), self._after(state, kept.xi)
+        return in_precision(u, g), replace(self._after(state, kept.xi), room=state.xi)
 
     def _keys(self) -> list[str]:
         return ["t", "row", "xi", "indices", "values"]

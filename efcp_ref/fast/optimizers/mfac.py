@@ -39,6 +39,7 @@ class Ring:
     xi: Array  # (d,) error
     factor: Factor  # of lam m I + S, in order of age
     Q: tuple[Array, ...] = ()  # low rank: what Algorithm 5 starts from
+    room: Array | None = None  # (d,) for the next error: that of the step before, which nobody reads any more
 
 
 class MFAC(Optimizer):
@@ -223,13 +224,13 @@ class sparse_mfac(MFAC):
     def _next(self, state: Ring, g: Any) -> tuple[Array, Ring]:
         layout = self._window.layout
         g = gradient(g, layout.d)
-        kept = feed_back(state.xi, g, layout, self._window.values.dtype)  # lines 5 to 7 of Algorithm 1
+        kept = feed_back(state.xi, g, layout, self._window.values.dtype, state.room)  # lines 5 to 7 of Algorithm 1
         self._window.write(state.spare, kept.indices, kept.values)  # R9: insert, then precondition
         u = np.zeros(layout.d, self._kind)
         u[absolute(kept.indices, layout)] = storage.widened(kept.values, self._kind)  # (d,) c_t, written out
         c, factor = self._coefficients(state, scalar_products(self._window, u, self._kind))
         less_combination(self._window, c, u, self._lam)  # eq. (2)
-        return in_precision(u, g), self._after(state, kept.xi, factor)
+        return in_precision(u, g), replace(self._after(state, kept.xi, factor), room=state.xi)
 
     def _keys(self) -> list[str]:
         return ["t", "row", "xi", "indices", "values", "S"]
