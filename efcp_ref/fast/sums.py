@@ -26,7 +26,7 @@ PIECE = 2**17  # entries of a piece: positions, values and the slice of the vect
 class Piece(NamedTuple):
     """Some rows of a strip, or all rows of several strips: what is multiplied at a time."""
 
-    slice: Slice
+    of: Slice
     strips: list[tuple[int, int]]  # entries first..last of a row (K,)
     rows: slice
 
@@ -118,7 +118,7 @@ class Tiles:
                 yield piece.rows, self._filled(piece)
 
     def _filled(self, piece: Piece) -> Tile:
-        widths, s = tuple(last - first for first, last in piece.strips), piece.slice
+        widths, s = tuple(last - first for first, last in piece.strips), piece.of
         shape = (piece.rows.stop - piece.rows.start, widths, s.end - s.start)
         if shape not in self._made:
             self._made[shape] = Tile(*shape, self._dtype)
@@ -219,7 +219,7 @@ class RowMajor:
         for first, last in piece.strips:
             end, shape = at + count * (last - first), (count, last - first)
             part = self.indices[piece.rows, first:last]
-            np.subtract(part, piece.slice.start, out=tile.indices[at:end].reshape(shape), casting="unsafe")
+            np.subtract(part, piece.of.start, out=tile.indices[at:end].reshape(shape), casting="unsafe")
             np.copyto(tile.values[at:end].reshape(shape), self.values[piece.rows, first:last], casting="unsafe")
             at = end
 
