@@ -205,7 +205,7 @@ class Bench:
 
 
 def main() -> None:
-    """Run everything and write the report."""
+    """Read the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, default="resnet18")
     parser.add_argument("--d", type=int, help="dimension, in place of a model's")
@@ -213,6 +213,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    with current("cuda").active():
+        measure(given)
+
+
+def measure(given: argparse.Namespace) -> None:
+    """Run everything and write the report; the device's context is current."""
     d = given.d or MODELS[given.model]
     bench = Bench(d, given.m, given.runs)
     p = bench.device.properties

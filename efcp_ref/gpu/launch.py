@@ -1,12 +1,13 @@
 """The GPU as a device, through PyCUDA. Nothing here knows whether the driver is NVIDIA's or the CPU's stand-in.
 
-PyCUDA's context is the device's primary one, which PyTorch and CuPy use too: arrays with ``__cuda_array_interface__``
-are taken as they are, and a `DeviceArray` shows itself to them in the same way.
+Arrays with ``__cuda_array_interface__`` (PyTorch, CuPy, pycuda.gpuarray) are taken as they are, and a `DeviceArray`
+shows itself to them in the same way. `context` says who owns what.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from efcp_ref.gpu import compiler
 from efcp_ref.gpu.catalogue import KERNELS, entry
+from efcp_ref.gpu.context import Context, Pool, forever
 from efcp_ref.gpu.device import foreign
 from efcp_ref.gpu.formats import FORMATS, Format
 from efcp_ref.gpu.geometry import Properties
@@ -80,21 +82,26 @@ class CUDA:
 
     def __init__(self) -> None:
         try:
-            import pycuda.autoprimaryctx  # noqa: F401  retains the primary context of the first device
             import pycuda.driver as driver
-            from pycuda.tools import DeviceMemoryPool
         except ImportError as why:
             raise ImportError(
                 "the kernels on a GPU need PyCUDA (pip install 'efcp-ref[gpu]') and NVIDIA's driver, libcuda.so.1. "
                 f"({why}) EFCP_DEVICE=cpu runs them on the CPU"
             ) from why
         self.driver, self.transfers = driver, 0
-        self._pool, self._kernels = DeviceMemoryPool(), {}  # type: ignore[var-annotated]
+        self._context = Context(driver)
+        self._pool, self._kernels = Pool(driver, self._context), {}  # type: ignore[var-annotated]
+        forever(self)
+
+    def active(self) -> AbstractContextManager[None]:
+        """Make the device's context current in this thread: ``with device.active(): stream = driver.Stream()``."""
+        return self._context.active()
 
     @cached_property
     def properties(self) -> Properties:
         """What the driver says of the device."""
-        device, a = self.driver.Context.get_device(), self.driver.device_attribute
+        with self.active():
+            device, a = self.driver.Context.get_device(), self.driver.device_attribute
         get = device.get_attribute
         blocks = get(a.MAX_BLOCKS_PER_MULTIPROCESSOR) if hasattr(a, "MAX_BLOCKS_PER_MULTIPROCESSOR") else 16
         return Properties(
@@ -110,8 +117,15 @@ class CUDA:
         return foreign(a)
 
     def adopt(self, name: str, a: Any) -> DeviceArray:
-        """Return the array on the same memory; see the function of this name."""
-        return adopt(name, a)
+        """Return the array on the same memory; see the function of this name.
+
+        Raises:
+            ValueError: it is not contiguous, or lies on another GPU or in another context.
+        """
+        made = adopt(name, a)
+        if made is not a:
+            self._context.check(name, made.pointer)
+        return made
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> DeviceArray:
         """Return an array, not initialised.
@@ -121,48 +135,53 @@ class CUDA:
         """
         wanted = DeviceArray(0, tuple(shape), np.dtype(dtype), None)
         try:
-            owner = self._pool.allocate(wanted.nbytes)
+            owner = self._pool.take(wanted.nbytes)
         except self.driver.MemoryError as why:
             needs = f"an array of shape {wanted.shape} needs {wanted.nbytes:,} bytes"
             raise MemoryError(f"{needs}, {self.properties.name} has {self.free_memory():,} free") from why
-        return DeviceArray(int(owner), wanted.shape, wanted.dtype, owner)
+        return DeviceArray(owner.pointer, wanted.shape, wanted.dtype, owner)
 
     def put(self, a: Array, stream: Any = None) -> DeviceArray:
         """Copy a NumPy array to the device."""
         a = np.ascontiguousarray(a)
         made = self.empty(a.shape, a.dtype)
         self.transfers += 1
-        if stream is None:
-            self.driver.memcpy_htod(made.pointer, a)
-        else:
-            self.driver.memcpy_htod_async(made.pointer, a, stream)
+        with self.active():
+            if stream is None:
+                self.driver.memcpy_htod(made.pointer, a)
+            else:
+                self.driver.memcpy_htod_async(made.pointer, a, stream)
         return made
 
     def get(self, a: DeviceArray, stream: Any = None) -> Array:
         """Copy an array of the device to NumPy, when all before it in the stream is done."""
         made = np.empty(a.shape, a.dtype)
         self.transfers += 1
-        if stream is None:
-            self.driver.memcpy_dtoh(made, a.pointer)
-        else:
-            self.driver.memcpy_dtoh_async(made, a.pointer, stream)
-            stream.synchronize()
+        with self.active():
+            if stream is None:
+                self.driver.memcpy_dtoh(made, a.pointer)
+            else:
+                self.driver.memcpy_dtoh_async(made, a.pointer, stream)
+                stream.synchronize()
         return made
 
     def clear(self, a: DeviceArray, stream: Any = None) -> None:
         """Set every byte to zero."""
-        if stream is None:
-            self.driver.memset_d8(a.pointer, 0, a.nbytes)
-        else:
-            self.driver.memset_d8_async(a.pointer, 0, a.nbytes, stream)
+        with self.active():
+            if stream is None:
+                self.driver.memset_d8(a.pointer, 0, a.nbytes)
+            else:
+                self.driver.memset_d8_async(a.pointer, 0, a.nbytes, stream)
 
     def free_memory(self) -> int:
-        """Bytes that are free."""
-        return int(self.driver.mem_get_info()[0])
+        """Bytes that are free, or were let go of by arrays."""
+        with self.active():
+            return int(self.driver.mem_get_info()[0]) + self._pool.bytes()
 
     def synchronize(self) -> None:
         """Wait for everything that was launched."""
-        self.driver.Context.synchronize()
+        with self.active():
+            self.driver.Context.synchronize()
 
     # ---- kernels -----------------------------------------------------------------------------------------------------
 
@@ -183,11 +202,12 @@ class CUDA:
         function = self._function(kernel, form)
         held = [a.pointer if isinstance(a, DeviceArray) else a for a in arguments]
         try:
-            self._allow(function, shared)
-            if stream is None:
-                function.prepared_call((blocks, 1), (threads, 1, 1), *held, shared_size=shared)
-            else:
-                function.prepared_async_call((blocks, 1), (threads, 1, 1), stream, *held, shared_size=shared)
+            with self.active():
+                self._allow(function, shared)
+                if stream is None:
+                    function.prepared_call((blocks, 1), (threads, 1, 1), *held, shared_size=shared)
+                else:
+                    function.prepared_async_call((blocks, 1), (threads, 1, 1), stream, *held, shared_size=shared)
         except self.driver.Error as why:
             shape = f"{blocks} blocks of {threads} threads with {shared} bytes of shared memory"
             raise RuntimeError(f"kernel {kernel}, {shape}, on {p.name}: {why}") from why
@@ -208,7 +228,8 @@ class CUDA:
             about = KERNELS[kernel]
             major, minor = self.properties.capability
             image = compiler.cached(about.path, f"sm_{major}{minor}", (*form.defines, *about.defines))
-            module = self.driver.module_from_buffer(image)
-            function = module.get_function(entry(kernel)).prepare(about.types)
+            with self.active():
+                module = self.driver.module_from_buffer(image)
+                function = module.get_function(entry(kernel)).prepare(about.types)
             self._kernels[kernel, form] = function, module  # the module lives as long as its kernels
         return self._kernels[kernel, form][0]
