@@ -131,7 +131,8 @@ class Answer:
             f'<td style="text-align:left"><code>{html.escape(b)}</code></td></tr>'
             for a, b in self.rows()
         )
-        return f"<table><caption>Exercise {html.escape(self.exercise)}: {mark}</caption>{cells}</table>"
+        head = f"<caption>Exercise {html.escape(self.exercise)}: {mark}</caption>"
+        return f'<table style="color:inherit">{head}{cells}</table>'
 
 
 def _number(value: Any) -> Any:

@@ -84,7 +84,7 @@ def test_the_answer_reads_well_in_a_terminal_and_in_a_notebook():
     for part in ("paper line", "first differs  mem[1, ", "yours", "the paper's", "smallest input", 'hint("2:14")'):
         assert part in text
     page = answer._repr_html_()
-    assert page.startswith("<table><caption>Exercise 2:14: refused</caption>")
+    assert page.startswith('<table style="color:inherit"><caption>Exercise 2:14: refused</caption>')
     assert page.count("<tr>") == page.count("</tr>") == len(answer.rows())
     assert "inputs tried" in str(check("2:14", exercise("2:14").solve))
 
