@@ -20,8 +20,8 @@
 # - train a small model with Sparse M-FAC;
 # - ask the oracle whether code of your own is right.
 #
-# You need NumPy and a few minutes. Every page of this course is a script: it runs in a terminal, as a notebook, and
-# as the page that you read.
+# You need `pip install -e ".[tutorials]"` and a few minutes. Every page of this course is a script: it runs in a
+# terminal, as a notebook, and as the page that you read.
 
 # %%
 import matplotlib.pyplot as plt

@@ -125,11 +125,11 @@ for (name, result), color, style in zip(results.items(), COLOURS, ("-", "--", "-
     smooth = np.convolve(result["loss"], np.ones(8) / 8, mode="valid")
     left.semilogy(smooth, color=color, linestyle=style, label=name)
     right.barh(name, result["kept"] / d, color=color)
-    right.text(result["kept"] / d, name, f" {result['kept'] / d:.1f}", va="center")
+    right.text(result["kept"] / d, name, f" {name} {result['kept'] / d:.1f}", va="center", fontsize=8)
 middle.semilogy(metric, color=COLOURS[3])
 left.set(xlabel="step", ylabel="training loss, mean of 8 batches")
 middle.set(xlabel="step", ylabel="error-feedback metric")
-right.set(xlabel="numbers kept\nper parameter", xlim=(0, 36), yticks=[])
+right.set(xlabel="numbers kept\nper parameter", xlim=(0, 60), yticks=[])
 left.legend(fontsize=8)
 show(fig, alt="Left: the training losses of all four fall by an order of magnitude. Middle: the error-feedback metric of SparseMFAC "
      "falls. Right: numbers kept per parameter, SGD 0, Adam 2, DenseMFAC 24.3, SparseMFAC 2.3.")  # fmt: skip
