@@ -59,8 +59,11 @@ class Judged(Protocol):
 
     name: str
     offered: tuple[str, ...]
-    notes: tuple[str, ...]
     declared: Declared
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is to be told beside the verdicts."""
 
     def run(self, case: Case) -> Outcome:
         """Hand over one case."""
@@ -164,8 +167,8 @@ class Died(Exception):
 class Child:
     """One child process, and the two pipes that only its worker and the oracle use."""
 
-    def __init__(self, target: str, memory: float) -> None:
-        """Start the process; its first message is `worker.hello`."""
+    def __init__(self, target: str, memory: float, environment: Mapping[str, str] | None = None) -> None:
+        """Start the process, with more variables than this one has; its first message is `worker.hello`."""
         source, self._write = os.pipe()
         self._read, sink = os.pipe()
         command = [sys.executable, "-P", "-X", "faulthandler", "-c", BOOT, json.dumps(_import_path())]
@@ -173,7 +176,7 @@ class Child:
             self.process = subprocess.Popen(
                 [*command, target, str(source), str(sink), str(memory)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-                pass_fds=(source, sink), start_new_session=True, env=os.environ | ONE_THREAD,
+                pass_fds=(source, sink), start_new_session=True, env=os.environ | ONE_THREAD | dict(environment or {}),
             )  # fmt: skip
         finally:
             os.close(source)
@@ -285,15 +288,17 @@ class Target:
     """A Python target in a child process; see the module's first lines for how it is named."""
 
     def __init__(
-        self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT
-    ) -> None:
-        """Import the target in a child process.
+        self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
+        """Import the target in a child process; ``environment``: its variables beside those of this process.
 
         Raises:
             UsageError: no such target, or a wrong declaration.
             BrokenTarget: importing it failed, or took longer than ``start_timeout`` seconds.
         """
         self.name, self._timeout, self._memory, self._start_timeout = name, timeout, memory, start_timeout
+        self._environment = environment
         self._child: Child | None = None
         self._number = 0
         self._about = self._start()
@@ -307,7 +312,7 @@ class Target:
             raise
 
     def _start(self) -> dict[str, Any]:
-        child = self._child = Child(self.name, self._memory)
+        child = self._child = Child(self.name, self._memory, self._environment)
         try:
             about = child.ask(b"", self._start_timeout)
         except TimedOut:

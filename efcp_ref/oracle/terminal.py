@@ -40,7 +40,7 @@ def number(x: float | None) -> str:
     >>> number(0.5)
     '0.5  (0x1.0000000000000p-1)'
     """
-    return "-" if x is None else f"{x!r}  ({float(x).hex()})" if math.isfinite(x) else repr(x)
+    return "-" if x is None else f"{float(x)!r}  ({float(x).hex()})" if math.isfinite(x) else repr(float(x))
 
 
 def command(target: str, case: Case) -> str:
@@ -115,13 +115,15 @@ def literals(case: Case) -> list[str]:
     unusual = sorted(case.flags & {"readonly", "strided"})
     lines += [f"# the arrays are handed over {' and '.join(unusual)}"] if unusual else []
     names = [n for n in case.arguments if n != "gradients"]
+    own = "[worker]" if case.family == "workers" else ""  # gradients and g of several workers: the first axis
     if case.operation in OPTIMIZERS:
         return [
             *lines,
             f"it = {case.operation}({', '.join(f'{n}={n}' for n in names)})",
-            "u = [it.step(g) for g in gradients]",
+            f"u = [it.step(g) for g in gradients{own}]",
         ]
     op = OPERATIONS[case.operation]
+    names = [n + own if n == "g" else n for n in names]
     return [*lines, f"{', '.join(r.name for r in op.results)} = {case.operation}({', '.join(names)})"]
 
 

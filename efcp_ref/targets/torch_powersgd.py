@@ -1,4 +1,4 @@
-"""PyTorch's PowerSGD communication hook as `power_compress`: one process, past `start_powerSGD_iter`.
+"""PyTorch's PowerSGD communication hook as `power_compress`, past `start_powerSGD_iter`: one process, or several.
 
 The hook works on a bucket of gradients and keeps P and Q in its state. The target puts the given Q into that
 state (the hook's warm start), hands the hook a bucket of one tensor, and reads P and Q back.
@@ -12,6 +12,7 @@ every case passes. Rank 2 passes wherever M Q has full rank.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ class Bucket:
 
 
 def group() -> Any:
-    """Return this process's group: created once, of one gloo process, through a file."""
+    """Return this process's group, created once: that of ``--workers``, else one gloo process, through a file."""
+    if not dist.is_initialized() and "WORLD_SIZE" in os.environ:
+        dist.init_process_group("gloo")
     if not dist.is_initialized():
         store = Path(tempfile.mkdtemp(prefix="efcp_gloo_")) / "store"
         dist.init_process_group("gloo", init_method=f"file://{store}", rank=0, world_size=1)

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
+from efcp_ref.oracle.certify import audit
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import finite
@@ -36,14 +38,18 @@ def power_compress(case: Case, result: Mapping[str, Any], declared: Declared) ->
 
 
 def factors(
-    M: Array, Q: Array, P: Array, Q_new: Array, unit: Unit, declared: Declared, roundings: int = 0
-) -> tuple[Check, ...]:
+    M: Array, Q: Array, P: Array, Q_new: Array, unit: Unit, declared: Declared, roundings: int = 0,
+    weight: Array | None = None,
+) -> tuple[Check, ...]:  # fmt: skip
     """Judge one pair of factors of M (p1, p2s): the invariants (i), (ii), (iii) of `power_compress`, in this order.
 
     ``roundings``: how many times the entries of M were rounded before, each one more ``u |M|``.
+    ``weight``: takes the place of |M| in the bounds, where M is a mean and products were summed before it was taken.
     """
+    weight = np.abs(M) if weight is None else weight
     orthonormal = _orthonormal(M @ Q, P, unit, declared)
-    return (orthonormal, _range(M, Q, P, unit, orthonormal, roundings), *_right(M, P, Q_new, unit, roundings))
+    within = _range(M, Q, P, unit, orthonormal, roundings, weight)
+    return (orthonormal, within, *_right(M, P, Q_new, unit, roundings, weight))
 
 
 def _precise(unit: Unit) -> bool:
@@ -69,6 +75,9 @@ def _orthonormal(MQ: Array, P: Array, unit: Unit, declared: Declared) -> Check:
         got=loss,
         expected=0.0,
     )
+    check = audit(check, loss, strict, lambda: enclose.frobenius(P64.T, P64, less=np.eye(rho)), gap=True)
+    if check.verdict == INCONCLUSIVE:
+        return check
     if loss <= strict or (loss <= allowed <= 0.1):
         return check
     if 0.0 < float(np.abs(MQ).max(initial=0.0)) ** 2 < unit.normal * 2.0**24:
@@ -85,7 +94,7 @@ def _condition(A: Array) -> float:
     return float(s[0] / s[-1]) if s[-1] > s[0] * 2.0**-60 else np.inf
 
 
-def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundings: int) -> Check:
+def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundings: int, weight: Array) -> Check:
     """``||(I - P P^T) M Q||_F <= q u || |M||Q| ||_F + 8 p rho u ||M Q||_F + ||P^T P - I|| ||M Q||_F``: P spans M Q."""
     p, rho = P.shape
     P64, MQ, precise = t0.wide(P), product(M, Q, _precise(unit)).value, _precise(unit)
@@ -93,7 +102,7 @@ def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundin
     outside = float(np.linalg.norm(add(MQ, negative(product(P64, inside.hi, precise).value)).hi))
     size, loss = float(np.linalg.norm(MQ.hi)), orthonormal.got or 0.0
     bound = (Q.shape[0] + roundings) * (
-        unit.u * float(np.linalg.norm(np.abs(M) @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny
+        unit.u * float(np.linalg.norm(weight @ np.abs(Q))) + np.sqrt(p * rho) * unit.tiny
     )
     bound += (8 * p * rho * unit.u + 1.2 * loss) * size
     check = Check(
@@ -106,17 +115,21 @@ def _range(M: Array, Q: Array, P: Array, unit: Unit, orthonormal: Check, roundin
         got=outside,
         expected=0.0,
     )
+    check = audit(check, outside, bound, lambda: enclose.outside(P64, M, Q), gap=True)
+    if check.verdict == INCONCLUSIVE:
+        return check
     if outside > bound:
         return replace(check, verdict=FAIL, reason="P does not span M Q")
     return replace(check, verdict=INCONCLUSIVE, reason="vacuous") if 0 < size <= bound else check
 
 
-def _right(M: Array, P: Array, Q_new: Array, unit: Unit, roundings: int) -> tuple[Check, ...]:
+def _right(M: Array, P: Array, Q_new: Array, unit: Unit, roundings: int, weight: Array) -> tuple[Check, ...]:
     """``|Q' - M^T P| <= p u |M|^T |P| + p 2^-149``, with the target's own P; ``6 sqrt p`` in place of p warns (T3)."""
-    p, expected = len(P), product(M.T, t0.wide(P), _precise(unit))
+    p, expected, size = len(P), product(M.T, t0.wide(P), _precise(unit)), weight.T @ np.abs(t0.wide(P))
     return tuple(
-        t0.forward("Q", "5:5", rule, Q_new, expected.value, (n + roundings) * (unit.u * expected.magnitude + unit.tiny),
-                   tier=tier, magnitude=expected.magnitude, error=expected.error)
+        t0.forward("Q", "5:5", rule, Q_new, expected.value, (n + roundings) * (unit.u * size + unit.tiny),
+                   tier=tier, magnitude=size, error=expected.error,
+                   truth=lambda: enclose.product(M.T, t0.wide(P)))
         for tier, rule, n in (
             ("T2", "|Q' - M^T P| <= p u |M|^T |P|", p),
             ("T3", "|Q' - M^T P| <= min(p, 6 sqrt p) u |M|^T |P|", min(p, 6 * np.sqrt(p))),
@@ -136,17 +149,23 @@ def low_rank_inner_product(case: Case, result: Mapping[str, Any], declared: Decl
         return tuple(checks)
     P1, Q1, P2, Q2 = factors
     got, trace = np.asarray(result["product"]), inner_product(P1, Q1, P2, Q2)
+
+    def truth() -> enclose.Enclosed:
+        return enclose.traces([(P1[None], Q1[None], P2, Q2)])
+
     unit = unit_of(got, declared)
     (p1, rho1), (p2, rho2) = factors[0].shape, factors[3].shape
     if "exact" in case.flags and adds_exactly(_terms(*factors), trace.magnitude, unit.u):
-        checks.append(t0.equal("product", "6:8", "equal: every partial sum is exact", got, trace.value))
+        rule = "equal: every partial sum is exact"
+        checks.append(t0.equal("product", "6:8", rule, got, trace.value, truth=truth))
     n = p1 * p2 + rho1 + rho2 + rho1 * rho2
     for tier, count in (("T2", n), ("T3", min(n, 6 * np.sqrt(n)))):
         bound = count * unit.u * trace.magnitude + _underflow(factors, unit)
         rule = "|got - ref| <= (p1 p2 + rho1 + rho2 + rho1 rho2) u sum |.|"
         checks.append(
             t0.forward(
-                "product", "6:8", rule, got, trace.value, bound, tier=tier, magnitude=trace.magnitude, error=trace.error
+                "product", "6:8", rule, got, trace.value, bound, tier=tier, magnitude=trace.magnitude,
+                error=trace.error, truth=truth,
             )
         )
     return tuple(checks)

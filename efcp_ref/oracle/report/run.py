@@ -60,6 +60,28 @@ def check_files(
     return report
 
 
+def check_together(
+    target: str, workers: int, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
+    folder: Path | None = None, timeout: float = 10.0, memory: float = 8.0, only: int | None = None,
+    dtype: str | None = None, progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Judge a target in several processes, as `efcp_ref.oracle.workers.check_workers`; with a folder, write the report.
+
+    Raises:
+        UsageError: as `check_workers`.
+    """
+    from efcp_ref.oracle.workers import check_workers
+
+    stats = Stats()
+    report = check_workers(
+        target, workers, operations, cases, seed, timeout=timeout, memory=memory, only=only, dtype=dtype,
+        progress=progress, seen=stats.add,
+    )  # fmt: skip
+    if folder:
+        write(folder, report, stats)
+    return report
+
+
 def _one(
     door: campaign.Door, operations: Iterable[str] | None, cases: int, seed: int, only: int, dtype: str | None,
     progress: Progress | None, shrink_seconds: float, stats: Stats,
