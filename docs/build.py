@@ -64,6 +64,7 @@ def staged(strict: bool) -> None:
             (STAGE / page).write_text(
                 f"# Not yet written\n\nThis page comes from `{source}`, which is not there yet.\n"
             )
+    shutil.copy(ROOT / "examples" / "README.md", STAGE / "check" / "doors.md")
     for page in STAGE.rglob("*.md"):
         brought(page, strict)
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
@@ -118,23 +119,27 @@ def expanded(generators: dict[str, Callable[..., str]]) -> int:
 
 def fingerprint(*paths: Path) -> str:
     """Return a hash of files and of all the code that they could import."""
-    code = [p for p in sorted((ROOT / "efcp_ref").rglob("*")) if p.suffix in (".py", ".toml", ".npz", ".json", ".cu")]
+    kinds = (".py", ".toml", ".npz", ".json", ".jsonl", ".cu", ".cpp", ".h")
+    code = [p for p in sorted((ROOT / "efcp_ref").rglob("*")) if p.suffix in kinds]
     digest = hashlib.sha256()
     for path in [*paths, *code]:
-        digest.update(str(path).encode() + path.read_bytes())
+        digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
     return digest.hexdigest()[:20]
 
 
 def stamp() -> str:
     """Return a hash of everything that the site is made from; build/stamp holds that of the site that was built."""
     pages = [p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
-    tutorials = sorted((ROOT / "tutorials").glob("*.py"))
-    return fingerprint(*pages, *tutorials, ROOT / "mkdocs.yml", ROOT / "CHANGELOG.md")
+    folders = [p for name in ("tutorials", "examples", "benchmarks/results") for p in sorted((ROOT / name).rglob("*"))]
+    used = [p for p in folders if p.is_file() and "__pycache__" not in p.parts]
+    tests = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "def test_R" in p.read_text(encoding="utf-8")]
+    return fingerprint(*pages, *used, *tests, *(ROOT / name for name in ("mkdocs.yml", "CHANGELOG.md", "CITATION.cff")))
 
 
 def tutorial(source: Path, keep: bool = False) -> str:
     """Execute one tutorial, or take its pages from the cache (where ``keep``: of whatever code); return its name."""
-    helpers = [*sorted(source.parent.glob("_*.py")), source.parent / "export.py"]
+    shared = ("_*.py", "export.py", "make_*.py", "*.json")  # not the other tutorials
+    helpers = [path for pattern in shared for path in sorted(source.parent.glob(pattern))]
     kept = CACHE / "tutorials" / f"{source.stem}-{fingerprint(source, *helpers)}"
     if keep and (old := [p for p in kept.parent.glob(f"{source.stem}-*") if p.suffix != ".new"]):
         kept = old[0]
@@ -234,6 +239,7 @@ def nav(names: list[str], api: dict[str, list[str]]) -> list[Any]:
             "Check your code": [
                 "check/index.md",
                 "check/recipes.md",
+                "check/doors.md",
                 "check/failure.md",
                 "check/criteria.md",
                 *present("criteria.md", "check/oracle.md", "oracle.md"),
@@ -306,24 +312,10 @@ def mkdocs(config: Path, version: str | None) -> None:
         raise Problem("mkdocs found something: see above")
 
 
-def slimmed(site: Path) -> None:
-    """Remove what no reader needs: source maps, the search's word lists of other languages, indentation of HTML."""
-    for path in site.rglob("*.map"):
-        path.unlink()
-        shown = path.with_suffix("")
-        shown.write_text(
-            re.sub(r"\n?(//|/\*)# sourceMappingURL=\S+( \*/)?", "", shown.read_text(encoding="utf-8")), encoding="utf-8"
-        )
-    shutil.rmtree(site / "assets" / "javascripts" / "lunr", ignore_errors=True)
-    for page in site.rglob("*.html"):
-        parts = re.split(r"(<(pre|script|style|textarea)\b.*?</\2>)", page.read_text(encoding="utf-8"), flags=re.S)
-        kept = (part if n % 3 else re.sub(r"\s*\n\s*", "\n", part) for n, part in enumerate(parts) if n % 3 < 2)
-        page.write_text("".join(kept), encoding="utf-8")
-
-
 def build(strict: bool, wanted: bool, keep: bool, version: str | None) -> None:
     """Build everything."""
     from _build import figures, paper, recipes, reference
+    from _build.slim import slimmed
 
     began = [time.monotonic()]
     start, made_from = began[0], stamp()
@@ -367,6 +359,7 @@ def build(strict: bool, wanted: bool, keep: bool, version: str | None) -> None:
         "exercises": recipes.exercises,
         "measured": lambda name: f"{measured[name]:.3g}",
         "tutorials": lambda: tutorial_list(names),
+        "tutorial_count": lambda: str(len(names)),
     }
     count = expanded(generators)
     step(f"{count} tables and listings, {sum(map(len, api.values()))} API pages", began)

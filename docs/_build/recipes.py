@@ -33,7 +33,9 @@ EXAMPLES = {  # name: heading, file, what to say
         "JAX",
         "examples/jax/my_jax.py",
         'With `ARRAYS = "jax"` the arguments arrive as JAX arrays. JAX computes in '
-        "float32 unless `jax_enable_x64` is set.\n\n    efcp-ref check examples/jax/my_jax.py",
+        "float32 unless `jax_enable_x64` is set, and flushes subnormal numbers to zero on a CPU: the example declares it. "
+        "JAX reserves more address space than the default limit.\n\n"
+        "    efcp-ref check examples/jax/my_jax.py --memory 0 --timeout 30",
     ),
     "cupy": (
         "CuPy",
@@ -83,8 +85,9 @@ def _command() -> str:
         return ""
     return (
         "## A program in any language\n\nA process that reads JSON lines and answers them is a target, too. It is "
-        "started once; if it dies, it is started again for the next case.\n\n```sh\nefcp-ref check --command './mine'\n```\n\n"
-        "The messages are described under [file formats](../reference/formats.md).\n"
+        "started once; if it dies, it is started again for the next case. What it writes to its standard error is kept "
+        "for the report.\n\n```sh\nefcp-ref check --command './mine'\n```\n\n"
+        "The messages, and the text for programs without a JSON library, are described under [three doors](doors.md).\n"
     )
 
 
@@ -94,15 +97,24 @@ def _files() -> str:
     return (
         "## Files\n\nA simulator, another machine, a language without pipes: write the cases out, run your program on "
         "the files, and let the oracle judge what it left there.\n\n```sh\nefcp-ref vectors cases/\n"
+        "# your program reads cases/sp/0000/*.npy and writes cases/sp/0000/out/omega.npy\n"
         "efcp-ref check --outputs cases/\n```\n\nLoading never unpickles. The format is described under "
-        "[file formats](../reference/formats.md).\n"
+        "[file formats](../reference/formats.md#vectors).\n"
     )
 
 
 def _pytest() -> str:
     if not (ROOT / "efcp_ref" / "oracle" / "pytest_plugin.py").exists():
         return ""
-    return "With the plugin, a target becomes one test per operation and tier:\n\n```sh\npytest --efcp-target my_code.py\n```\n"
+    return (
+        "With the plugin, which is installed with the package, a target becomes one test per operation and tier. A "
+        "failing test shows what `efcp-ref check` shows. T3 warns and does not fail.\n\n"
+        "```sh\npytest --efcp-target my_code.py\n"
+        'pytest --efcp-target my_code.py --efcp-cases 100 -k "sp or lcg"\n'
+        "pytest --efcp-command ./mine --efcp-xfail known.txt\n```\n\n"
+        "A line of `known.txt` is `operation` or `operation:tier`, then a reason after `#`: what is known to fail is "
+        "expected to fail, and is reported when it no longer does.\n"
+    )
 
 
 def schemas() -> str:

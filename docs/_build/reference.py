@@ -17,8 +17,13 @@ from _build.paper import line_link
 from _build.text import fenced, rich, table
 
 ROOT = Path(__file__).parents[2]
-SKIPPED = ("efcp_ref.oracle.mutants.", "efcp_ref.data.make_digits", "efcp_ref.__main__")
-UNSEARCHED = ("efcp_ref.targets", "efcp_ref.claims", "efcp_ref.oracle.")
+SOLUTIONS = ("diagonal", "ggt", "kernels", "loop", "low_rank", "selection", "window")  # shown under learn/exercises
+SKIPPED = (
+    "efcp_ref.oracle.mutants.",
+    "efcp_ref.data.make_digits",
+    "efcp_ref.__main__",
+    *(f"efcp_ref.exercises.{name}" for name in SOLUTIONS),
+)
 SECTIONS = {
     "efcp_ref.paper": "The executable paper",
     "efcp_ref.oracle": "The oracle",
@@ -48,7 +53,7 @@ def modules() -> tuple[str, ...]:
 def page_of(module: str) -> str:
     """Return the page that documents a module: its own in `efcp_ref.paper`, else that of its package."""
     package = ROOT / Path(*module.split("."))
-    if module.startswith("efcp_ref.paper.") or package.is_dir() or module.count(".") < 2:
+    if module.rpartition(".")[0] == "efcp_ref.paper" or package.is_dir() or module.count(".") < 2:
         return module
     return module.rpartition(".")[0]
 
@@ -70,8 +75,7 @@ def api_pages(folder: Path) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = {}
     for module in modules():
         page = page_of(module)
-        head = "---\nsearch:\n  exclude: true\n---\n" if page.startswith(UNSEARCHED) else ""
-        text = texts.setdefault(page, [f"{head}# `{page}` {{ #{page} }}\n"])
+        text = texts.setdefault(page, [f"# `{page}` {{ #{page} }}\n"])
         if page != module:
             text.append(f"## `{module.removeprefix(page + '.')}` {{ #{module} data-toc-label={module.rpartition('.')[2]} }}\n")
         typed = str(module.startswith("efcp_ref.paper")).lower()
@@ -218,7 +222,7 @@ def run(*command: str, expected: tuple[int, ...] = (0,)) -> str:
     """
     environment = {
         **os.environ,
-        "COLUMNS": "100",
+        "COLUMNS": "92",
         "NO_COLOR": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": str(ROOT),

@@ -41,6 +41,8 @@ def test_every_reading_is_there_once_with_tests_that_exist():
     known = names_of_tests()
     missing = [(entry["id"], test) for entry in readings() for test in entry["tests"] if test not in known]
     assert not missing
+    listed = {test for entry in readings() for test in entry["tests"]}
+    assert {name for name in known if re.match(r"test_R\d+_", name)} <= listed
     assert all(entry["tests"] and entry["printed"] and entry["reading"] for entry in readings())
 
 
@@ -106,11 +108,13 @@ def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path):
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     if not blocks:
         return
+    for needed in ("examples", "vectors"):
+        (tmp_path / needed).symlink_to(ROOT / needed)
     script = tmp_path / "blocks.py"
     script.write_text("\n\n".join(blocks), encoding="utf-8")
     done = subprocess.run(
         [sys.executable, str(script)],
-        cwd=ROOT,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=110,
@@ -120,11 +124,29 @@ def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_every_command_and_option_in_the_prose_is_offered():
+    pytest.importorskip("pygments")
+    from _build import recipes
+
+    from efcp_ref.cli import main
+
+    pages = [*PAGES, ROOT / "examples" / "README.md"]
+    prose = [p.read_text(encoding="utf-8") for p in pages] + [recipes.recipe(n) for n in ("command", "files", "jax")]
+    wrong, seen = [], 0
+    for command, rest in re.findall(r"efcp-ref (\w+)([^\n`|]*)", "\n".join(prose)):
+        if command in main.commands:
+            offered = {option for param in main.commands[command].params for option in param.opts}
+            seen += 1
+            wrong += [(command, option) for option in re.findall(r"(?<!\S)--[a-z]+", rest) if option not in offered]
+    assert not wrong
+    assert seen > 20
+
+
 def test_spelling():
     program = Path(sys.executable).with_name("codespell")
     if not program.exists():
         pytest.skip("no codespell: pip install -e '.[docs]'")
-    files = [str(p.relative_to(ROOT)) for p in PAGES] + ["docs/readings.toml", "tutorials"]
+    files = [str(p.relative_to(ROOT)) for p in PAGES] + ["docs/readings.toml", "docs/_build", "tutorials", "examples"]
     files += [str(p.relative_to(ROOT)) for p in sorted((ROOT / "efcp_ref").rglob("*.py"))]
     words = ["--ignore-words", "docs/words.txt"]
     done = subprocess.run([str(program), *words, *files], cwd=ROOT, capture_output=True, text=True, check=False)
