@@ -110,8 +110,8 @@ class Tiles:
         layout, whole = self._source.layout, slice(0, self._source.count)
         s, some = layout.slices[number], rows or whole
         strips, width, count = layout.strips(s), layout.width(s), some.stop - some.start
-        together = max(1, PIECE // (width * count)) if some == whole else 1
-        step = max(1, min(count, PIECE // width))
+        together = even(len(strips), PIECE // (width * count)) if some == whole else 1
+        step = even(count, PIECE // width)
         for n in range(0, len(strips), together):
             for first in range(some.start, some.stop, step):
                 piece = Piece(s, strips[n : n + together], slice(first, min(first + step, some.stop)))
@@ -124,6 +124,16 @@ class Tiles:
             self._made[shape] = Tile(*shape, self._dtype)
         self._source.fill(piece, self._made[shape])
         return self._made[shape]
+
+
+def even(n: int, most: int) -> int:
+    """Return the size of the fewest equal parts of n that hold ``most`` at most, and one at least.
+
+    >>> even(10, 4), even(10, 3), even(10, 0)
+    (4, 3, 1)
+    """
+    parts = -(-n // max(1, most))
+    return -(-n // parts)
 
 
 def scalar_products(rows: Rows, x: Array, dtype: np.dtype[Any]) -> Array:
