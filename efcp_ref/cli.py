@@ -86,13 +86,14 @@ def _print(value: Any) -> None:
 @click.option("--report", "folder", type=FOLDER, help="Write report.jsonl, junit.xml, summary.md, index.html there.")
 @click.option("--jobs", type=click.IntRange(1), help="Local processes; default: two where there are many cases.")
 @click.option("--dask", metavar="ADDRESS", help="Judge on this Dask cluster.")
+@click.option("--certify", is_flag=True, help="Enclose every reference value by rationals or balls: slower.")
 @click.option("--fresh", is_flag=True, help="Start over where --report holds an unfinished campaign.")
 @click.option("--large", is_flag=True, help="Judge TARGET at the paper's sizes instead: minutes, some GiB.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def check(
     target: str | None, command: str | None, outputs: Path | None, vectors: Path | None, operations: tuple[str, ...],
     cases: int, seed: int, only: int | None, dtype: str | None, timeout: float, memory: float, device: str | None,
-    folder: Path | None, jobs: int | None, dask: str | None, fresh: bool, large: bool, as_json: bool,
+    folder: Path | None, jobs: int | None, dask: str | None, certify: bool, fresh: bool, large: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge TARGET: my_code.py, package.module, or either with :object; or a process; or files.
 
@@ -106,12 +107,15 @@ def check(
       efcp-ref check my_code.py --operation sp --seed 3 --case 17 --dtype float32
       efcp-ref check --command './mine --fast'
       efcp-ref check --outputs results --vectors vectors/v1
+      efcp-ref check my_code.py --certify
       efcp-ref check my_code.py --cases 1e6 --jobs 8 --report overnight    (again after a kill: it goes on)
     """
     if sum(door is not None for door in (target, command, outputs)) != 1:
         raise click.UsageError("name one of TARGET, --command and --outputs")
     if device and target:
         memory = _on_device(device, target, memory)
+    if certify:
+        _certifiable(outputs is None and not large)
     with _usage(), _progress() as progress:
         if outputs is not None:
             from efcp_ref.oracle.report.run import check_files
@@ -123,10 +127,22 @@ def check(
         from efcp_ref.oracle.report.run import check
 
         report = check(
-            Door(str(target or command), timeout, memory, command=command is not None), operations or None, cases, seed,
-            folder=folder, jobs=jobs, dask=dask, fresh=fresh, only=only, dtype=dtype, progress=progress,
+            Door(str(target or command), timeout, memory, command=command is not None, certify=certify),
+            operations or None, cases, seed, folder=folder, jobs=jobs, dask=dask, fresh=fresh, only=only, dtype=dtype,
+            progress=progress,
         )  # fmt: skip
     _show(report, as_json)
+
+
+def _certifiable(judged_here: bool) -> None:
+    from efcp_ref.oracle.certify import needed
+
+    if not judged_here:
+        raise click.UsageError("--certify goes with TARGET or --command, and not with --large")
+    try:
+        needed()
+    except ModuleNotFoundError as why:
+        raise click.UsageError(str(why)) from None
 
 
 def _large(

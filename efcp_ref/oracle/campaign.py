@@ -66,7 +66,7 @@ class Plan:
         return {"format": FORMAT, "target": self.door.target, "code": fingerprint(self.door),
                 "oracle": oracle_version(), "seed": self.seed,
                 "operations": list(self.operations), "dtype": self.dtype, "timeout": self.door.timeout,
-                "memory": self.door.memory, "chunk": SIZE}  # fmt: skip
+                "memory": self.door.memory, "chunk": SIZE, "certify": self.door.certify}  # fmt: skip
 
 
 def fingerprint(door: Door) -> str:

@@ -32,6 +32,7 @@ class Door:
     memory: float = 8.0
     start_timeout: float = START_TIMEOUT
     command: bool = False
+    certify: bool = False
 
     @property
     def name(self) -> str:
@@ -44,6 +45,11 @@ class Door:
         Raises:
             UsageError, BrokenTarget: as `Target` and `Process` do.
         """
+        opened = self._open()
+        opened.certify = self.certify
+        return opened
+
+    def _open(self) -> Any:
         if self.command:
             from efcp_ref.oracle.process import Process
 

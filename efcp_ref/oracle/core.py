@@ -113,6 +113,8 @@ class Check:
     got: float | None = None
     expected: float | None = None
     bound: float | None = None
+    oracle: str = ""  # with --certify: rational | ball | comparison, or why the oracle's own value is not certified
+    oracle_error: float | None = None  # |value - enclosure| / bound
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class CaseVerdict:
     verdict: str
     checks: tuple[Check, ...] = ()
     reason: str = ""  # of an error: "timeout after 10 s", "raised ValueError: ..."
+    certificate: Any = None  # with --certify, an `efcp_ref.oracle.certify.Certificate`
+    quality: float | None = None  # the largest ratio to a probabilistic bound: `quality_of`
 
     @property
     def first(self) -> Check | None:
@@ -163,6 +167,21 @@ def unit_of(result: np.ndarray, declared: Declared | None = None) -> Unit:
     own = UNITS.get(str(result.dtype), UNITS["float64"])
     accumulator = (declared.arithmetic if declared else {}).get("accumulator")
     return max(own, UNITS[accumulator], key=lambda unit: unit.u) if accumulator in UNITS else own
+
+
+def quality_of(checks: tuple[Check, ...]) -> float | None:
+    """Return the largest ratio to a probabilistic bound (T3), or to the rigorous one where both are the same (T2).
+
+    Below 37 terms ``min(n, 6 sqrt n) = n``, so there is no T3 check of its own. None where nothing was decided.
+
+    >>> S, u = Check("S", "T2", "W:5", "", 0.1), Check("u", "T2", "W:4", "", 0.2)
+    >>> quality_of((S, replace(S, tier="T3", ratio=0.4), u))
+    0.4
+    """
+    found: dict[tuple[str, str], float] = {}
+    for tier in ("T2", "T3"):
+        found |= {(c.stage, c.line): c.ratio for c in checks if c.tier == tier and c.verdict != INCONCLUSIVE}
+    return max(found.values(), default=None)
 
 
 def verdict_of(checks: tuple[Check, ...]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
+from efcp_ref.oracle.certify import Certificate, certificate_of, certifying, needed, total
 from efcp_ref.oracle.core import (
     ERROR,
     FAIL,
@@ -23,6 +25,7 @@ from efcp_ref.oracle.core import (
     CaseVerdict,
     Check,
     Declared,
+    quality_of,
     verdict_of,
 )
 from efcp_ref.oracle.record import Row, row_of
@@ -49,6 +52,21 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How good the numbers are: the ratios to the probabilistic bounds (lambda = 6), one per case; 1 only warns."""
+
+    cases: int
+    median: float
+    worst: float
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Quality | None:
+        """Return the score of these cases; None without any."""
+        finite = [r for r in ratios if math.isfinite(r)]
+        return cls(len(ratios), float(np.median(finite)) if finite else math.inf, max(ratios)) if ratios else None
+
+
+@dataclass(frozen=True)
 class OperationReport:
     """Verdict of one operation, and what it rests on."""
 
@@ -64,6 +82,8 @@ class OperationReport:
     failures: tuple[Failure, ...] = ()
     note: str = ""  # "gave up after 2 timeouts, 71 cases not judged"
     seconds: float = 0.0
+    quality: Quality | None = None
+    certificate: Certificate | None = None  # with --certify
 
     @property
     def judged(self) -> int:
@@ -168,15 +188,18 @@ def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
         return _undecided(case, Check("c", "T2", line_of(case.operation), rule, reason="indefinite")), outcome
     if outcome.error:
         return CaseVerdict(case, ERROR, (), outcome.reason), outcome
+    certified = bool(getattr(target, "certify", False))
     try:
-        checks = CRITERIA[case.operation](case, results, _computed_in(target.declared, case, results))
+        with certifying(certified):
+            checks = CRITERIA[case.operation](case, results, _computed_in(target.declared, case, results))
     except Exception as why:
         from efcp_ref.oracle.worker import said, trail
 
         broken = Outcome(error="oracle", reason=f"the oracle's own criterion {said(why)}", traceback=trail(why))
         return CaseVerdict(case, ERROR, (), broken.reason), broken
     checks = (*_inputs(case, outcome.mutated), *checks)
-    return CaseVerdict(case, verdict_of(checks), checks), outcome
+    certificate = certificate_of(checks) if certified else None
+    return CaseVerdict(case, verdict_of(checks), checks, "", certificate, quality_of(checks)), outcome
 
 
 def both(cases: Iterable[Case], declared: Declared, dtype: str | None = None) -> Iterator[Case]:
@@ -204,6 +227,8 @@ class _Tally:
         self.worst: tuple[Check, str] | None = None
         self.bad: dict[tuple[str, str], Failure] = {}  # by (verdict, stage or kind of error): the smallest case
         self.note = ""
+        self.quality = array("d")
+        self.certificate: Certificate | None = None
         self.start = time.monotonic()
 
     def add(self, verdict: CaseVerdict, outcome: Outcome, keep: bool = True) -> None:
@@ -215,6 +240,9 @@ class _Tally:
             self.undecided[first.reason or first.stage] += 1
         if verdict.verdict == ERROR:
             self.errors[outcome.error] += 1
+        if verdict.quality is not None:
+            self.quality.append(verdict.quality)
+        self.certificate = total((self.certificate, verdict.certificate))
         if worst and (self.worst is None or worst.ratio > self.worst[0].ratio):
             self.worst = worst, verdict.case.id
         if keep and verdict.verdict in (FAIL, ERROR):
@@ -239,6 +267,7 @@ class _Tally:
         return OperationReport(
             self.operation, self.verdict(), self.said[PASS], self.said[FAIL], dict(self.undecided), dict(self.errors),
             self.warnings, worst, where, failures, self.note, time.monotonic() - self.start,
+            Quality.of(self.quality), self.certificate,
         )  # fmt: skip
 
 
@@ -344,6 +373,7 @@ def check_target(
     target: str, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, timeout: float = 10.0,
     memory: float = 8.0, progress: Progress | None = None, shrink_seconds: float = 5.0, *, only: int | None = None,
     dtype: str | None = None, start_timeout: float = 60.0, jobs: int | None = None, seen: Seen | None = None,
+    certify: bool = False,
 ) -> Report:  # fmt: skip
     """Judge a Python target in a child process and return the report.
 
@@ -361,10 +391,14 @@ def check_target(
         start_timeout: seconds for the target's imports.
         jobs: processes to judge in; default two where there are many cases. The verdicts are the same.
         seen: called with the row of every case, in order.
+        certify: enclose every reference value by rationals or balls (`efcp_ref.oracle.certify`).
 
     Raises:
         UsageError: no such target or operation, or a wrong declaration.
+        ModuleNotFoundError: ``certify`` without python-flint.
     """
+    if certify:
+        needed()
     wanted = None if operations is None else [known(o) for o in operations]
     try:
         opened = Target(target, timeout, memory, start_timeout)
@@ -372,13 +406,14 @@ def check_target(
         return Report(target, (), seed, cases, str(why))
     except KeyboardInterrupt:
         return Report(target, (), seed, cases, interrupted=True)
+    opened.certify = certify
     try:
         more = {"progress": progress, "shrink_seconds": shrink_seconds, "dtype": dtype, "seen": seen}
         if only is not None or (jobs or usual_jobs(opened, wanted, cases)) == 1:
             return judge(opened, wanted, cases, seed, only=only, **more)  # type: ignore[arg-type]
         from efcp_ref.oracle import campaign
 
-        door = campaign.Door(target, timeout, memory, start_timeout)
+        door = campaign.Door(target, timeout, memory, start_timeout, certify=certify)
         return campaign.on(opened, door, wanted, cases, seed, jobs=jobs or 2, **more)  # type: ignore[arg-type]
     finally:
         opened.close()
@@ -393,7 +428,7 @@ def usual_jobs(target: Judged, operations: Iterable[str] | None, cases: int) -> 
 
 def assert_conforms(
     function: Callable[..., Any], operation: str, cases: int = 40, seed: int = 0, *, declared: Declared | None = None,
-    shrink_seconds: float = 5.0,
+    shrink_seconds: float = 5.0, certify: bool = False,
 ) -> None:  # fmt: skip
     """Judge one function (or optimizer class) of this process by the contract.
 
@@ -409,9 +444,9 @@ def assert_conforms(
     from efcp_ref.oracle.terminal import text
 
     name = getattr(function, "__name__", type(function).__name__)
-    report = judge(
-        Local({operation: function}, declared, name), [operation], cases, seed, shrink_seconds=shrink_seconds
-    )
+    target = Local({operation: function}, declared, name)
+    target.certify = certify
+    report = judge(target, [operation], cases, seed, shrink_seconds=shrink_seconds)
     if report.exit_code == 130:
         raise KeyboardInterrupt
     if report.exit_code:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import lru_cache
 from typing import Any
 
+from efcp_ref.oracle.certify import Certificate
 from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, CaseVerdict, Check
 from efcp_ref.oracle.targets import Outcome
 
@@ -41,6 +42,8 @@ class Row:
     first: Check | None = None  # the check that is blamed; of later like failures left out where they are many
     worst: Check | None = None  # the largest ratio, where it is larger than before in the same chunk
     kept: bool = True  # whether this failure may be shown: no smaller one of its kind came before it in the chunk
+    quality: float | None = None
+    certificate: Certificate | None = None
 
     @property
     def id(self) -> str:
@@ -53,7 +56,8 @@ def row_of(verdict: CaseVerdict, outcome: Outcome) -> Row:
     case = verdict.case
     return Row(
         case.operation, case.seed, case.index, case.dtype, verdict.verdict, tiers_of(verdict.checks), verdict.reason,
-        outcome.error, outcome.kind, outcome.traceback, outcome.output, verdict.first, verdict.worst,
+        outcome.error, outcome.kind, outcome.traceback, outcome.output, verdict.first, verdict.worst, True,
+        verdict.quality, verdict.certificate,
     )  # fmt: skip
 
 
@@ -80,7 +84,7 @@ def restored(row: Row) -> tuple[CaseVerdict, Outcome]:
     shown = row.kept and row.verdict in (FAIL, ERROR)
     case = case_of(row) if shown else Case(row.operation, "", "", row.seed, row.index, {}, dtype=row.dtype)
     outcome = Outcome((), (), row.error, row.reason, row.kind, row.traceback, row.output)  # type: ignore[arg-type]
-    return CaseVerdict(case, row.verdict, checks, row.reason), outcome
+    return CaseVerdict(case, row.verdict, checks, row.reason, row.certificate, row.quality), outcome
 
 
 def case_of(row: Row) -> Case:
@@ -93,7 +97,7 @@ def case_of(row: Row) -> Case:
 
 # --- JSON ---------------------------------------------------------------------------------------------------------
 
-_NUMBERS = ("ratio", "got", "expected", "bound")
+_NUMBERS = ("ratio", "got", "expected", "bound", "oracle_error")
 _SHORT = {"reason": "why", "error": "error", "kind": "kind", "traceback": "trace", "output": "output"}
 
 
@@ -129,6 +133,8 @@ def to_json(row: Row) -> dict[str, Any]:
     body: dict[str, Any] = {"i": row.index, "t": row.dtype, "v": row.verdict, "tiers": tiers}
     body |= {short: getattr(row, name) for name, short in _SHORT.items() if getattr(row, name)}
     body |= {n: check_json(getattr(row, n)) for n in ("first", "worst") if getattr(row, n)}
+    body |= {} if row.quality is None else {"q": number(row.quality)}
+    body |= {} if row.certificate is None else {"c": asdict(row.certificate)}
     return body if row.kept else body | {"kept": False}
 
 
@@ -139,6 +145,7 @@ def from_json(operation: str, seed: int, raw: Mapping[str, Any]) -> Row:
         operation, seed, raw["i"], raw["t"], raw["v"], tiers,
         **{name: raw.get(short, "") for name, short in _SHORT.items()},
         first=check_from(raw.get("first")), worst=check_from(raw.get("worst")), kept=raw.get("kept", True),
+        quality=float(raw["q"]) if "q" in raw else None, certificate=Certificate(**raw["c"]) if "c" in raw else None,
     )  # fmt: skip
 
 

@@ -287,6 +287,8 @@ def _import_path() -> list[str]:
 class Target:
     """A Python target in a child process; see the module's first lines for how it is named."""
 
+    certify = False  # whether the oracle certifies its own values: `efcp_ref.oracle.certify`
+
     def __init__(
         self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT,
         environment: Mapping[str, str] | None = None,
@@ -386,6 +388,8 @@ def _outcome(answer: dict[str, Any], printed: str, memory: float) -> Outcome:
 
 class Local:
     """Functions of this very process as a target: nothing protects from a crash, and a debugger works."""
+
+    certify = False
 
     def __init__(
         self, functions: Mapping[str, Callable[..., Any]], declared: Declared | None = None, name: str = ""

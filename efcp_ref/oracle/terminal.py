@@ -6,12 +6,13 @@ import io
 import math
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from efcp_ref.contract import OPERATIONS, OPTIMIZERS
+from efcp_ref.oracle.certify import total
 from efcp_ref.oracle.core import ERROR, FAIL, SKIP, Case, CaseVerdict, Check
 from efcp_ref.oracle.judge import Failure, OperationReport, Report
 
@@ -207,6 +208,12 @@ def _ratio(operation: OperationReport) -> str:
     return "-" if operation.worst is None else f"{operation.worst.ratio:.3g}"
 
 
+def quality(operation: OperationReport) -> str:
+    """Return the median and the worst ratio to the probabilistic bounds (T3): ``0.02, 0.4``."""
+    score = operation.quality
+    return "-" if score is None else f"{score.median:.2g}, {score.worst:.2g}"
+
+
 def table(report: Report) -> Any:
     """Return the verdicts as a rich table."""
     from rich import box
@@ -219,13 +226,14 @@ def table(report: Report) -> Any:
         ("verdict", "left"),
         ("cases", "left"),
         ("worst ratio", "right"),
+        ("quality", "right"),
         ("tier and stage", "left"),
     ):
         grid.add_column(title, justify=where, overflow="fold")  # type: ignore[arg-type]
     for o in report.operations:
         if o.verdict != SKIP or o.judged:
             verdict = Text(o.verdict, style=COLOURS[o.verdict])
-            grid.add_row(o.operation, verdict, _counted(o), _ratio(o), Text(_stage(o)))
+            grid.add_row(o.operation, verdict, _counted(o), _ratio(o), quality(o), Text(_stage(o)))
     return grid
 
 
@@ -238,9 +246,21 @@ def _tail(report: Report) -> Iterator[str]:
     skipped = [o.operation for o in report.operations if o.verdict == SKIP and not o.judged]
     if skipped and not report.broken:
         yield f"not offered: {', '.join(skipped)}"
+    yield from certified(report)
     yield from (f"note: {note}" for note in report.notes)
     if report.broken:
         yield f"{report.target} could not be imported: {report.broken}"
+
+
+def certified(report: Report) -> Iterator[str]:
+    """Yield what ``--certify`` found: all operations together, then those of which something is not certified."""
+    found = {o.operation: o.certificate for o in report.operations if o.certificate is not None}
+    whole = total(found.values())
+    if whole is not None:
+        yield f"verdicts {whole.text}"
+    for name, one in found.items():
+        if one.missing or one.overturned:
+            yield f"  {name}: {one.text}"
 
 
 def _summary(report: Report) -> str:
@@ -312,7 +332,8 @@ def as_json(report: Report) -> dict[str, Any]:
                 "operation": o.operation, "verdict": o.verdict, "passed": o.passed, "failed": o.failed,
                 "inconclusive": dict(o.inconclusive), "errors": dict(o.errors), "warnings": o.warnings,
                 "worst": _check_json(o.worst), "worst_case": o.worst_case, "note": o.note,
-                "seconds": round(o.seconds, 3),
+                "seconds": round(o.seconds, 3), "quality": o.quality and _plain(asdict(o.quality)),
+                "certificate": o.certificate and _plain(asdict(o.certificate)),
                 "failures": [_failure_json(f, report.target) for f in o.failures],
             }
             for o in report.operations

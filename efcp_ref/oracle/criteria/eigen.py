@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
+from efcp_ref.oracle.certify import Truth, audit
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Check, Declared, Unit, hyper, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.exact import Pair, product
@@ -173,14 +175,18 @@ class Problem:
         m = len(self.G)
         return DRIVER * m * 2 * self.unit.u * largest + m * self.terms * self.unit.tiny
 
-    def judge(self, stage: str, line: str, rule: str, got: Array, expected: Array, bound: Array, size: Array) -> Check:
+    def judge(
+        self, stage: str, line: str, rule: str, got: Array, expected: Array, bound: Array, size: Array,
+        truth: Truth | None = None,
+    ) -> Check:  # fmt: skip
         """``|got - expected| <= bound`` elementwise, with the oracle's own rounding counted."""
         own = 4 * sum(self.G.shape) * float(np.finfo(self.kind).eps) * size
         high = expected.astype(np.float64)
         pair = Pair(high, (expected - high).astype(np.float64))
         return t0.forward(
-            stage, line, rule, got, pair, bound.astype(np.float64), magnitude=size, error=own.astype(np.float64)
-        )
+            stage, line, rule, got, pair, bound.astype(np.float64), magnitude=size, error=own.astype(np.float64),
+            truth=truth,
+        )  # fmt: skip
 
 
 def _gram(p: Problem, gram: Array) -> Check:
@@ -188,8 +194,9 @@ def _gram(p: Problem, gram: Array) -> Check:
     exact = product(p.inside, None, p.kind is not np.float64)
     rule = "|gram - G G^T| <= k u |G||G|^T"
     return t0.forward(
-        "gram", "4:5", rule, gram, exact.value, p.gram_error(), magnitude=exact.magnitude, error=exact.error
-    )
+        "gram", "4:5", rule, gram, exact.value, p.gram_error(), magnitude=exact.magnitude, error=exact.error,
+        truth=lambda: enclose.product(p.inside, p.inside.T),
+    )  # fmt: skip
 
 
 def _one(A: Array) -> float:
@@ -204,12 +211,22 @@ def _decomposition(p: Problem, arrays: Mapping[str, Array], declared: Declared) 
     room = DRIVER * n * 2 * p.unit.u
     size = _one(A)
     bound = room * size + slack + n * n * p.unit.tiny
-    checks = []
+    checks, given = [], arrays.get("gram")
+
+    def decomposed() -> Any:
+        return enclose.gram(p.G, given, p.ridge)
+
     if "eigenvectors" in arrays:
         V = arrays["eigenvectors"].astype(p.kind)
         loss, residual = _one(V.T @ V - np.eye(n)), _one(A @ V - V * L)
-        checks.append(_orthogonal(loss, n, p.unit, declared))
-        checks.append(_scalar("eigenvectors", "||A V - V L||_1 <= 30 n 2u ||A||_1", residual, bound + slack * _one(V)))
+        told, pairs = t0.wide(arrays["eigenvectors"]), t0.wide(arrays["eigenvalues"])
+        checks.append(_orthogonal(loss, n, p.unit, declared, lambda: enclose.defect(told)))
+        checks.append(
+            _scalar(
+                "eigenvectors", "||A V - V L||_1 <= 30 n 2u ||A||_1", residual, bound + slack * _one(V),
+                truth=lambda: enclose.pairs_defect(decomposed(), told, pairs),
+            )
+        )  # fmt: skip
     reference, own = spectrum(A)
     gap = float(np.abs(np.sort(L) - np.sort(reference)).max())
     if own > bound / 10:
@@ -217,7 +234,13 @@ def _decomposition(p: Problem, arrays: Mapping[str, Array], declared: Declared) 
             Check("eigenvalues", "T2", "4:8", "|L - ref| <= 30 n 2u ||A||", verdict=INCONCLUSIVE, reason="oracle")
         )
     else:
-        checks.append(_scalar("eigenvalues", "|L - ref| <= 30 n 2u ||A||", gap, bound + own))
+        values = t0.wide(arrays["eigenvalues"])
+        checks.append(
+            _scalar(
+                "eigenvalues", "|L - ref| <= 30 n 2u ||A||", gap, bound + own,
+                truth=lambda: enclose.eigenvalue_gap(decomposed(), values),
+            )
+        )  # fmt: skip
     return checks
 
 
@@ -231,9 +254,11 @@ def spectrum(A: Array) -> tuple[Array, float]:
     return L, 1.1 * float(residual)
 
 
-def _scalar(stage: str, rule: str, got: float, bound: float, line: str = "4:8") -> Check:
+def _scalar(
+    stage: str, rule: str, got: float, bound: float, line: str = "4:8", truth: Truth | None = None
+) -> Check:
     verdict = FAIL if not got <= bound else PASS
-    return Check(
+    check = Check(
         stage,
         "T2",
         line,
@@ -244,12 +269,14 @@ def _scalar(stage: str, rule: str, got: float, bound: float, line: str = "4:8") 
         expected=0.0,
         bound=bound,
     )
+    return audit(check, got, bound, truth, gap=True)
 
 
-def _orthogonal(loss: float, n: int, unit: Unit, declared: Declared) -> Check:
+def _orthogonal(loss: float, n: int, unit: Unit, declared: Declared, truth: Truth | None = None) -> Check:
     """``||V^T V - I||_1 <= 30 n 2u``; 500 in place of 30 for a declared MRRR driver."""
     mrrr = str(declared.arithmetic.get("eigensolver", "")).lower() == "mrrr"
-    check = _scalar("eigenvectors", "||V^T V - I||_1 <= 30 n 2u", loss, (MRRR if mrrr else DRIVER) * n * 2 * unit.u)
+    bound = (MRRR if mrrr else DRIVER) * n * 2 * unit.u
+    check = _scalar("eigenvectors", "||V^T V - I||_1 <= 30 n 2u", loss, bound, truth=truth)
     if check.verdict == FAIL and loss <= MRRR * n * 2 * unit.u:
         return replace(check, verdict=INCONCLUSIVE, reason="solver class: declare ARITHMETIC = {'eigensolver': 'mrrr'}")
     return check
@@ -282,7 +309,10 @@ def _given(p: Problem, arrays: Mapping[str, Array]) -> list[Check]:
     expected, size, bound = _direction(p, L, V, kept)
     unsure = edge & (L > 0)
     rule = "|u - (x/eps - G^T V F V^T G x)| <= C u |G|^T |V| F |V|^T |G||x| + 3u |x| / eps"
-    check = p.judge("u", "4:11", rule, arrays["u"], expected, bound, size)
+    pairs = t0.wide(arrays["eigenvalues"])[kept], t0.wide(arrays["eigenvectors"])[:, kept]
+    check = p.judge(
+        "u", "4:11", rule, arrays["u"], expected, bound, size, lambda: enclose.ggt_given(p.G, p.x, p.eps, *pairs)
+    )
     if check.verdict == FAIL and unsure.any():
         return [replace(check, verdict=INCONCLUSIVE, reason=CUT)]
     noisy = kept.any() and float(L[kept].min()) <= p.noise(largest)
@@ -322,9 +352,10 @@ def alone(p: Problem, u: Array, declared: Declared, extra: Any = 0.0) -> Check:
     rule = "|u - ref| <= divided differences of F over the perturbed spectrum"
     if declared.solver == "dense":
         bound, reason = dense_bound(p, expected), ""
-    check = p.judge("u", "4:11", rule, u, expected, bound, size)
+    truth = None if reason else lambda: enclose.ggt(p.G, p.x, p.eps, p.cutoff, p.ridge)
+    check = p.judge("u", "4:11", rule, u, expected, bound, size, truth)
     if reason:
-        return replace(check, verdict=INCONCLUSIVE, reason=reason, ratio=0.0)
+        return replace(check, verdict=INCONCLUSIVE, reason=reason, ratio=0.0, oracle="")
     if check.verdict == FAIL and bool(np.all(error <= dense_bound(p, expected))):
         return replace(check, verdict=INCONCLUSIVE, reason="solver class: declare SOLVER = 'dense'")
     return check

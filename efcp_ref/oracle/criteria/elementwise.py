@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
+from efcp_ref.oracle.certify import audit, compared
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, hyper, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import finite
@@ -69,19 +71,31 @@ def sent(a: Pair, left: Array, hint: Array, k: int, unit: Unit, exact: bool = Fa
     gap, tier = apart(left, a), "T1" if slack == 0 else "T2"
     stays, goes = gap <= slack * np.abs(a.hi), left == 0
     if not (stays | goes).all():
-        return [_neither(a.hi, left, np.where(stays | goes, -1.0, gap), slack, k, tier)], goes
+        broken = _neither(a.hi, left, np.where(stays | goes, -1.0, gap), slack, k, tier)
+        return [_beyond(broken, a, left, gap, slack * np.abs(a.hi), ~(stays | goes))], goes
     surely = goes & ~stays  # kept without doubt; what stays and goes is free
     if not surely.sum() <= k <= goes.sum():
         reason = f"{int(surely.sum())} entries with a != 0 are kept, must be {k}"
-        return [t0.failed("xi", tier, "7:6", _CHOICE, reason)], surely
+        return [compared(t0.failed("xi", tier, "7:6", _CHOICE, reason))], surely
     kept, dropped = surely | (goes & stays & hint), np.where(stays & ~goes, np.abs(left), -1.0)
     smallest, largest = np.abs(a.hi[surely]).min(initial=np.inf), max(float(dropped.max(initial=0.0)), 0.0)
     if (k > surely.sum() and largest > 0) or smallest * (1 + 2 * slack) < largest:
         reason = f"|a| = {largest:g} is dropped, {smallest if k == surely.sum() else 0.0:g} is kept"
-        return [t0.failed("xi", tier, "7:6", _CHOICE, reason, (int(np.argmax(dropped)),))], kept
+        return [compared(t0.failed("xi", tier, "7:6", _CHOICE, reason, (int(np.argmax(dropped)),)))], kept
     scaled = gap / np.maximum(unit.u * np.abs(a.hi), 5e-324)
     ratio = float(np.max(np.where(goes | (gap == 0), 0.0, scaled), initial=0.0))
-    return [Check("xi", tier, "7:5", _EITHER, ratio), t0.passed("xi", tier, "7:6", _CHOICE)], kept
+    judged = audit(
+        Check("xi", tier, "7:5", _EITHER, ratio), np.where(goes, 0.0, gap), slack * np.abs(a.hi),
+        lambda: enclose.gap(a.hi, a.lo, got=left, where=~goes), gap=True,
+    )  # fmt: skip
+    return [judged, compared(t0.passed("xi", tier, "7:6", _CHOICE))], kept
+
+
+def _beyond(check: Check, a: Pair, left: Array, gap: Array, bound: Array, where: Array) -> Check:
+    """Certify ``|xi' - a|`` of the entries that are neither kept nor dropped."""
+    return audit(
+        check, gap, bound, lambda: enclose.gap(a.hi, a.lo, got=left, where=where), decided=where, gap=True
+    )
 
 
 def _neither(a: Array, left: Array, gap: Array, slack: float, k: int, tier: str) -> Check:
@@ -100,6 +114,10 @@ def _representable(values: Array, unit: Unit) -> bool:
 def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool = False) -> Check:
     """``|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2 + 2^-149`` where kept, ``G' = G`` elsewhere; line 8."""
     c = np.where(kept, a.hi, 0.0)
+
+    def truth() -> enclose.Enclosed:
+        return enclose.squared(a.hi, a.lo, kept, G)
+
     square = two_prod(c, c)
     expected = add(add(square, 2 * c * np.where(kept, a.lo, 0.0)), G)
     if (
@@ -109,9 +127,9 @@ def squares(a: Pair, kept: Array, G: Array, got: Array, unit: Unit, exact: bool 
         and not expected.lo.any()
         and _representable(square.hi, unit)
     ):
-        return t0.equal("G", "7:8", "G' = G + c^2, exactly", got, expected)
+        return t0.equal("G", "7:8", "G' = G + c^2, exactly", got, expected, truth=truth)
     bound = np.where(kept, unit.u * (2 * np.abs(G) + 4 * square.hi) + unit.tiny, 0.0)
-    check = t0.forward("G", "7:8", "|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2", got, expected, bound)
+    check = t0.forward("G", "7:8", "|G' - (G + c^2)| <= 2u (|G| + c^2) + 2u c^2", got, expected, bound, truth=truth)
     lost = kept & (c != 0) & (square.hi < unit.normal)
     if lost.any() and check.verdict == FAIL and lost[check.at]:
         return replace(check, verdict=INCONCLUSIVE, reason="underflow")
@@ -157,7 +175,10 @@ def _moved(theta: Array, c: Array, G: Array, eta: float, eps: float, ulps: float
     bound = unit.u * (np.abs(got) + ulps * size) + np.where(size > 0, lost, 0.0)
     bound = np.where(size > 0, bound, 0.0)
     rule = "|theta' - (theta - eta c / sqrt(G'))| <= u (|theta'| + 5 eta |step|)"
-    return t0.forward("theta", "7:9", rule, got, expected, bound)
+    used = np.where(inverse > 0, c, 0.0)
+    return t0.forward(
+        "theta", "7:9", rule, got, expected, bound, truth=lambda: enclose.moved(theta, used, G, eta, eps)
+    )
 
 
 def _mean_magnitude(p: Pair, part: Array) -> Pair:
@@ -210,7 +231,8 @@ class Signed:
     def __init__(self, p: Pair, product: Array, e: Array, unit: Unit, exact: bool, sizes: Sequence[int] = ()) -> None:
         """Prepare Delta and its bound from p = gamma g + e, ``product`` = |gamma g|, tensor by tensor (R34)."""
         d, sizes = len(e), list(sizes) or [len(e)]
-        self.p, self.unit, self.d = p, unit, d
+        self.p, self.unit, self.d, self.sizes = p, unit, d, sizes
+        self.given: tuple[Array, Array, float] | None = None  # g, e, gamma
         self.own = 2 * unit.u * (product + np.abs(e)) + unit.tiny * (product > 0)  # (d,) what rounding may do to p
         whole = _representable(product, unit)
         zero = (p.hi == 0) & (whole | (product == 0))
@@ -229,7 +251,9 @@ class Signed:
     def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool, sizes: Sequence[int] = ()) -> Signed:
         """Form p = gamma g + e in pairs."""
         product = two_prod(g, gamma)
-        return cls(add(product, e), np.abs(product.hi), e, unit, exact, sizes)
+        made = cls(add(product, e), np.abs(product.hi), e, unit, exact, sizes)
+        made.given = (g, e, gamma)
+        return made
 
     def judge(self, x: Array, new_x: Array, new_e: Array) -> tuple[Check, ...]:
         """Return the checks of lines 5, 6, 7: the first that is broken names the line."""
@@ -254,9 +278,31 @@ class Signed:
         tier = "T1" if self.exact and not np.any(room_x) else "T2"
         rule = "|Delta_i - s sign p_i| <= (d + 4) u s"
         return (
-            self._check("x", line_x, tier, rule, new_x, at_x, room_x),
-            self._check("e", line_e, tier, rule + " + u |e'|", new_e, at_e, room_e),
-            self._conservation(kept.hi, conserved, x),
+            self._certified(self._check("x", line_x, tier, rule, new_x, at_x, room_x), at_x[0], room_x, new_x, x),
+            self._certified(
+                self._check("e", line_e, tier, rule + " + u |e'|", new_e, at_e, room_e), at_e[0], room_e, new_e
+            ),
+            self._whole(self._conservation(kept.hi, conserved, x), kept.hi, x, new_x, new_e),
+        )
+
+    def _certified(self, check: Check, gap: Array, room: Array, got: Array, *start: Array) -> Check:
+        """Enclose ``|got - (start - Delta)|``; without ``start`` it is p."""
+        if self.given is None:
+            return audit(check, gap, room, None)
+        g, e, gamma = self.given
+        first = start or (g, e)
+        return audit(
+            check, gap, room, lambda: enclose.signed(first, got, (g, e), gamma, self.sizes, self.unsure), gap=True
+        )
+
+    def _whole(self, check: Check, left: Array, x: Array, new_x: Array, new_e: Array) -> Check:
+        """Enclose ``|x' - e' - (x - p)|``."""
+        bound = 3 * self.unit.u * (np.abs(x) + np.abs(self.p.hi) + self.s) + 4 * self.unit.tiny + self.own
+        if self.given is None:
+            return audit(check, np.abs(left), bound, None)
+        g, e, gamma = self.given
+        return audit(
+            check, np.abs(left), bound, lambda: enclose.conserved(x, e, g, gamma, new_x, new_e), gap=True
         )
 
     @staticmethod

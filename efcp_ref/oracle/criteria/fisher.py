@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle import exact
+from efcp_ref.oracle import enclose, exact
 from efcp_ref.oracle.core import FAIL, Case, Check, Declared
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.structure import Precision
@@ -173,8 +173,22 @@ class _Run:
                     else 0.0
                 )
                 fits = self.exact and _fits(w, name, reference, p)
-                checks += dot(name, line, self.given[name], reference, getattr(w, n), p, operands, fits)
+                truth = partial(self._sums, name)
+                checks += dot(name, line, self.given[name], reference, getattr(w, n), p, operands, fits, truth)
         return checks
+
+    def _sums(self, name: str) -> enclose.Enclosed:
+        """S or h, enclosed."""
+        G, x = self.window.G, self.window.x
+        inside = G.any(axis=0)
+        if name == "S":
+            return enclose.product(G[:, inside], G[:, inside].T)
+        return enclose.dots(G[:, inside], np.broadcast_to(x[inside], (len(G), int(inside.sum()))))
+
+    def enclosed(self, count: int = 0) -> enclose.System:
+        """M w = h for enclosures, from the target's own S and h where shown."""
+        w, own = self.window, {n: t0.wide(self.given[n]) for n in ("S", "h") if n in self.given}
+        return enclose.System(w.G, w.x, w.lam, count, own.get("S"), own.get("h"))
 
     def checks(self, count: int) -> list[Check]:
         """All stages, ``count`` standing for m in m lam (R4)."""
@@ -197,7 +211,8 @@ class _Run:
         if self.exact and identity and _dyadic(w.lam):
             terms = np.vstack([c[:, None] * w.G, w.x / w.lam])
             if exact.adds_exactly(terms, magnitude, p.unit.u):
-                return [t0.equal(self.last, self.line, "u = x/lam - c G exactly (M = 4^p I)", u, reference)]
+                rule = "u = x/lam - c G exactly (M = 4^p I)"
+                return [t0.equal(self.last, self.line, rule, u, reference, truth=partial(self.enclosed().direction, c))]
         checks: list[Check] = []
         for tier, n, text in (("T2", m + 4, "(m+4)"), ("T3", min(m + 4, 6 * (m + 4) ** 0.5), "min(m+4, 6 sqrt)")):
             if tier == "T3" and (n == m + 4 or t0.broken(checks)):
@@ -215,6 +230,7 @@ class _Run:
                     magnitude=magnitude,
                     error=error,
                     largest=p.largest,
+                    truth=partial(self.enclosed().direction, c),
                 )
             )
         return checks
@@ -231,8 +247,9 @@ class _Run:
         bound = p.stored(2 * ulp + 2 * _tiny(p) * (1 + (1 / w.lam if p.daz else 0.0)), reference)
         error = np.where(off, exact.apart(u, reference), 0.0)
         check = t0.bounded(
-            self.last, "T2", self.line, _OFF, np.where(off, u, reference.hi), reference, bound, size=np.inf, error=error
-        )
+            self.last, "T2", self.line, _OFF, np.where(off, u, reference.hi), reference, bound, size=np.inf,
+            error=error, truth=lambda: enclose.quotient_gap(w.x, w.lam, u, off),
+        )  # fmt: skip
         if (
             check.verdict == FAIL
             and self.declared.solver is None
@@ -347,15 +364,17 @@ class _System:
                 "c = h / (4^p lam) exactly (M = 4^p I)",
                 c,
                 self.h.value.hi / self.M[0, 0] / self.run.window.lam,
+                truth=self.run.enclosed(self.count).coefficients,
             )
         return self._residual(c)
 
     def _residual(self, c: Array) -> Check:
         """The residual test, by the triangle of S that fits best, then by the looser solver classes."""
         w = exact.two_prod(self.run.window.lam, c)
-        gap, certified, size = min(
-            (self._gap(S, w) for S in _triangles(self.S.value)), key=lambda g: float((g[0] / (g[2] + 1e-300)).max())
-        )
+        tried = [(self._gap(S, w), S) for S in _triangles(self.S.value)]
+        (gap, certified, size), S = min(tried, key=lambda t: float((t[0][0] / (t[0][2] + 1e-300)).max()))
+        enclosed = self.run.enclosed(self.count)
+        enclosed = replace(enclosed, S=S.hi) if "S" in self.run.given else enclosed
         h = self.h.value.hi
         own = self.S.magnitude @ np.abs(w.hi) + self.h.magnitude + 4 * self.p.unit.u * np.abs(h) + self.underflow()
 
@@ -364,8 +383,9 @@ class _System:
             if solver in ("inverse", "eigh", "dense"):  # accurate in the norm only: a small row answers for the largest
                 bound = np.full_like(bound, bound.max())
             return t0.bounded(
-                "c", "T2", "W:3", _SOLVE, c, self._expected(), bound, size=size, error=gap, certified=certified
-            )
+                "c", "T2", "W:3", _SOLVE, c, self._expected(), bound, size=size, error=gap, certified=certified,
+                truth=lambda: enclosed.residual(c),
+            )  # fmt: skip
 
         return _classes(judged, self.run.declared.solver, self.condition, self.condition)
 
@@ -420,8 +440,9 @@ class _System:
         def judged(solver: str | None, times: float) -> Check:
             bound = p.stored(times * (spread @ (own + self.factor(w.hi, solver)) / window.lam + last), reference)
             return t0.forward(
-                stage, line, _ALONE, u, reference, bound, magnitude=magnitude, error=error, largest=p.largest
-            )
+                stage, line, _ALONE, u, reference, bound, magnitude=magnitude, error=error, largest=p.largest,
+                truth=run.enclosed(self.count).direction,
+            )  # fmt: skip
 
         return [_classes(judged, run.declared.solver, self.condition, self.condition_F)]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.eigen import DRIVER, finite, spectrum
@@ -84,10 +85,10 @@ def scaled_top_k(case: Case, result: Mapping[str, Any], declared: Declared) -> t
     basis = Basis.of(H, v, unit_of(T, declared))
     if basis is None:
         return (*checks, t0.undecided("T", "T2", "K:4", RULE, "H is singular within rounding"))
-    return (*checks, _judge(basis, v, T, k))
+    return (*checks, _judge(basis, v, T, k, H))
 
 
-def _judge(basis: Basis, v: Array, T: Array, k: int) -> Check:
+def _judge(basis: Basis, v: Array, T: Array, k: int, H: Array) -> Check:
     kept = basis.selection(t0.wide(T), k)
     expected, bound = basis.image(kept)
     high = expected.astype(np.float64)
@@ -95,8 +96,9 @@ def _judge(basis: Basis, v: Array, T: Array, k: int) -> Check:
     error = 8 * len(v) * float(np.finfo(expected.dtype).eps) * size
     reference = Pair(high, (expected - high).astype(np.float64))
     check = t0.forward(
-        "T", "K:6", RULE, T, reference, bound, magnitude=size.astype(np.float64), error=error.astype(np.float64)
-    )
+        "T", "K:6", RULE, T, reference, bound, magnitude=size.astype(np.float64), error=error.astype(np.float64),
+        truth=lambda: enclose.scaled_top_k(H, v, kept),
+    )  # fmt: skip
     if check.verdict != FAIL:
         return check
     if bool(np.any(basis.room[kept] * 4 > np.abs(basis.b[kept]))) and 0 < k < len(v):

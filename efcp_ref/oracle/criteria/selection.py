@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
+from efcp_ref.oracle.certify import compared
 from efcp_ref.oracle.core import UNITS, Case, Check, Declared
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.exact import Pair, two_sum
@@ -140,7 +142,8 @@ def _other_count(case: Case, indices: Array, blocks: Blocks, counts: list[int]) 
 
 def _kept(a: Array, blocks: Blocks, result: Mapping[str, Any], declared: Declared, line: str) -> list[Check]:
     indices, values = np.asarray(result["indices"]).astype(np.int64), np.asarray(result["values"])
-    return [_selection(a, indices, blocks, line, declared.nan), _rounded(a, indices, values, declared, line)]
+    selected = _selection(a, indices, blocks, line, declared.nan)
+    return [compared(selected), compared(_rounded(a, indices, values, declared, line))]
 
 
 def _selection(a: Array, indices: Array, blocks: Blocks, line: str, nan: str | None = None) -> Check:
@@ -256,9 +259,12 @@ class _Step:
     def checked(self, name: str, line: str, rule: str, got: Array, expected: Array, blamed: str) -> Check:
         """``|a^ - a| <= bound`` on every coordinate; those that are wrong count at the blamed line alone."""
         gap, bound, bad = self.measured
-        error = np.where(bad & (line == blamed), gap, np.where(bad, 0, gap))
         tier = "T1" if self.exact else "T2"
-        return t0.bounded(name, tier, line, rule, got, expected, bound, size=np.inf, error=error)
+        live = ~bad | (line == blamed)
+        return t0.bounded(
+            name, tier, line, rule, got, expected, bound, size=np.inf, error=np.where(bad & (line != blamed), 0.0, gap),
+            truth=lambda: enclose.gap(self.xi, self.g, -self.c, got=self.left, where=live),
+        )  # fmt: skip
 
     @cached_property
     def measured(self) -> tuple[Array, Array, Array]:
@@ -280,12 +286,12 @@ def _feedback(case: Case, result: Mapping[str, Any], declared: Declared, blocks:
     if line == "1:6":
         valued = step.checked("values", "1:6", _VALUES, step.c, step.a, line)
     elif line:
-        valued = t0.passed("values", "T1", "1:6", _VALUES)
+        valued = compared(t0.passed("values", "T1", "1:6", _VALUES))
     else:
-        valued = _rounded(used, indices, values, declared, "1:6")
+        valued = compared(_rounded(used, indices, values, declared, "1:6"))
     return [
         step.checked("a", "1:5", _SUM, step.back.hi, step.a, line),
-        _selection(used, indices, blocks, "1:6"),
+        compared(_selection(used, indices, blocks, "1:6")),
         valued,
         step.checked("xi", "1:7", _REST, step.left, step.a - step.c, line),
     ]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import OPERATIONS
+from efcp_ref.oracle.certify import Truth, audit
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared, Unit, unit_of
 from efcp_ref.oracle.exact import Pair, apart, pair
 from efcp_ref.paper._validate import Array
@@ -106,7 +107,7 @@ def passed(stage: str, tier: str, line: str, rule: str, reason: str = "") -> Che
 
 
 def failed(
-    stage: str, tier: str, line: str, rule: str, reason: str, at: tuple[int, ...] = (), **numbers: float
+    stage: str, tier: str, line: str, rule: str, reason: str, at: tuple[int, ...] = (), **numbers: Any
 ) -> Check:
     """A check that is broken, in words; ``numbers``: got, expected, bound."""
     return Check(stage, tier, line, rule, float("inf"), FAIL, reason, at, **numbers)
@@ -173,6 +174,7 @@ def forward(
     magnitude: Any = None,
     error: Any = 0.0,
     largest: float = np.inf,
+    truth: Truth | None = None,
 ) -> Check:
     """``|got - reference| <= bound`` elementwise, the oracle's certified ``error`` added to the bound.
 
@@ -184,14 +186,16 @@ def forward(
         magnitude: A_i, the sum of absolute terms; an element with ``bound_i >= A_i > 0`` is vacuous.
         error: certified error of the reference; more than a tenth of the bound leaves an element undecided.
         largest: elements whose magnitude exceeds a quarter of it may overflow and are not judged when infinite.
+        truth: encloses the reference (`efcp_ref.oracle.certify`).
     """
     got, reference = np.atleast_1d(wide(got)), Pair(*(np.atleast_1d(v) for v in pair(reference)))
     scale = np.asarray(np.inf if magnitude is None else magnitude, dtype=np.float64)
     overflow = ~np.isfinite(got) & (scale >= largest / 4) & (magnitude is not None)
     gap = np.where(overflow, 0.0, apart(got, reference))
     return bounded(
-        stage, tier, line, rule, got, reference, bound, size=scale, error=gap, certified=error, overflow=overflow
-    )
+        stage, tier, line, rule, got, reference, bound, size=scale, error=gap, certified=error, overflow=overflow,
+        reference=reference, truth=truth,
+    )  # fmt: skip
 
 
 def bounded(
@@ -207,12 +211,16 @@ def bounded(
     error: Any,
     certified: Any = 0.0,
     overflow: Any = False,
+    reference: Pair | None = None,
+    truth: Truth | None = None,
 ) -> Check:
     """``error <= bound`` elementwise, ``error`` the exact ``|got - expected|``, ``size`` the sum of absolute terms A_i.
 
     Args:
         certified: what the oracle may itself be wrong by; added to the bound.
         overflow: elements not to be judged.
+        reference: what ``truth`` encloses; without it ``error``.
+        truth: see `forward`.
     """
     got, expected = np.atleast_1d(wide(got)), np.atleast_1d(pair(expected).hi)
     bound, scale, gap, certified, overflow = (
@@ -234,7 +242,8 @@ def bounded(
             (name for name, where in blind.items() if where.all()), "vacuous" if blind["vacuous"].any() else "oracle"
         )
         return undecided(stage, tier, line, rule, why)
-    return _worst(stage, tier, line, rule, np.where(decided, ratio, -1.0), got, expected, allowed)
+    check = _worst(stage, tier, line, rule, np.where(decided, ratio, -1.0), got, expected, allowed)
+    return audit(check, gap if reference is None else reference, bound, truth, decided, gap=reference is None)
 
 
 def _not_finite(stage: str, line: str, got: Array, expected: Array, lost: Array) -> Check:
@@ -273,9 +282,11 @@ def _worst(
     )
 
 
-def equal(stage: str, line: str, rule: str, got: Any, reference: Any, tier: str = "T1") -> Check:
+def equal(
+    stage: str, line: str, rule: str, got: Any, reference: Any, tier: str = "T1", truth: Truth | None = None
+) -> Check:
     """``got == reference`` elementwise, as numbers (-0 equals +0)."""
-    return forward(stage, line, rule, got, reference, 0.0, tier=tier)
+    return forward(stage, line, rule, got, reference, 0.0, tier=tier, truth=truth)
 
 
 def broken(checks: Any) -> bool:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle import exact
+from efcp_ref.oracle import enclose, exact
+from efcp_ref.oracle.certify import Truth
 from efcp_ref.oracle.core import PASS, Case, Check, Declared
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.structure import Precision
@@ -35,7 +36,7 @@ def _sp(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Check
     n = np.count_nonzero(terms, axis=1)
     operands = (np.abs(values) + np.abs(g)).sum(axis=1) if p.daz else 0.0
     fits = "exact" in case.flags and exact.adds_exactly(terms, sums.magnitude, p.unit.u)
-    return dot("omega", "2:11", omega, sums, n, p, operands, fits)
+    return dot("omega", "2:11", omega, sums, n, p, operands, fits, lambda: enclose.dots(values, g))
 
 
 def lcg(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple[Check, ...]:
@@ -58,7 +59,7 @@ def _lcg(case: Case, result: Mapping[str, Any], declared: Declared) -> list[Chec
     fits = "exact" in case.flags and exact.adds_exactly(terms, sums.magnitude, p.unit.u)
     return [
         untouched("omega", "3:27", omega, np.bincount(indices.ravel(), minlength=d) == 0),
-        *dot("omega", "3:20", omega, sums, n, p, operands, fits),
+        *dot("omega", "3:20", omega, sums, n, p, operands, fits, lambda: enclose.scattered(indices, c, values, d)),
     ]
 
 
@@ -100,8 +101,9 @@ def scattered(indices: Array, terms: Array, d: int, precise: bool) -> Product:
 
 
 def dot(
-    stage: str, line: str, got: Array, sums: Product, n: Any, p: Precision, operands: Any = 0.0, fits: bool = False
-) -> list[Check]:
+    stage: str, line: str, got: Array, sums: Product, n: Any, p: Precision, operands: Any = 0.0, fits: bool = False,
+    truth: Truth | None = None,
+) -> list[Check]:  # fmt: skip
     """The dot criterion: T1 where every partial sum fits, T2 ``n u sum |v x| + n tiny``, T3 ``min(n, 6 sqrt n)``.
 
     Args:
@@ -111,10 +113,11 @@ def dot(
         p: precision of the result.
         operands: sum of |v_j| + |x_j|, lost where denormals are zero.
         fits: whether tier T1 applies.
+        truth: encloses the sums.
     """
     name = "h + 1" if p.depth is not None else "n_i" if line == "3:20" else "k"
     if fits and p.store is None and not (p.ftz or p.daz):
-        return [t0.equal(stage, line, _EXACT.format(stage), got, sums.value)]
+        return [t0.equal(stage, line, _EXACT.format(stage), got, sums.value, truth=truth)]
     checks: list[Check] = []
     steps = p.roundings(n)
     for tier, factor, text in (
@@ -137,6 +140,7 @@ def dot(
                 magnitude=sums.magnitude,
                 error=sums.error,
                 largest=p.largest,
+                truth=truth,
             )
         )
     return checks

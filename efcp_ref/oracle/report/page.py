@@ -82,7 +82,8 @@ def _row(o: OperationReport) -> str:
     name = f'<a href="#{o.operation}">{o.operation}</a>' if o.failures else o.operation
     return (
         f'<tr><th scope="row"><code>{name}</code></th><td>{_verdict(o.verdict)}</td><td>{_e(terminal._counted(o))}</td>'
-        f'<td class="right">{_small(o.worst.ratio if o.worst else None)}</td><td>{_e(terminal._stage(o))}</td>'
+        f'<td class="right">{_small(o.worst.ratio if o.worst else None)}</td>'
+        f'<td class="right">{_e(terminal.quality(o))}</td><td>{_e(terminal._stage(o))}</td>'
         f'<td class="right">{o.seconds:.1f}</td></tr>'
     )
 
@@ -91,10 +92,12 @@ def _table(report: Report) -> str:
     shown = [o for o in report.operations if o.verdict != SKIP or o.judged]
     skipped = [o.operation for o in report.operations if o.verdict == SKIP and not o.judged]
     head = "".join(f'<th scope="col">{n}</th>' for n in ("operation", "verdict", "cases"))
-    head += '<th scope="col" class="right">worst ratio</th><th scope="col">tier and stage</th>'
+    head += '<th scope="col" class="right">worst ratio</th><th scope="col" class="right">quality</th>'
+    head += '<th scope="col">tier and stage</th>'
     head += '<th scope="col" class="right">seconds</th>'
     body = "".join(map(_row, shown))
-    caption = "A ratio is the largest error in units of its bound; beyond 1 it is a bug, not rounding."
+    caption = "A ratio is the largest error in units of its bound; beyond 1 it is a bug, not rounding. "
+    caption += "Quality: median and worst ratio to the probable bounds; beyond 1 it only warns."
     table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     rest = f"<p>Not offered: {', '.join(f'<code>{n}</code>' for n in skipped)}.</p>" if skipped else ""
     return (_region("verdicts", table) if shown else "<p>No operation was judged.</p>") + rest
@@ -217,7 +220,7 @@ def page(report: Report, stats: Stats, found: Mapping[int, Evidence]) -> str:
     counts = [(v, sum(o.verdict == v for o in report.operations)) for v in (FAIL, ERROR, INCONCLUSIVE, PASS)]
     told = ", ".join(f"{n} {_verdict(v)}" for v, n in counts if n) or "nothing was judged"
     facts = f"{report.cases} cases per operation and precision, seed {report.seed}, {report.seconds:.1f} s."
-    notes = "".join(f"<li>{_e(note)}</li>" for note in report.notes)
+    notes = "".join(f"<li>{_e(note)}</li>" for note in (*terminal.certified(report), *report.notes))
     broken = f"<h2>It could not be imported</h2>{_pre(report.broken, 'error')}" if report.broken else ""
     return f"""<!doctype html>
 <html lang="en">

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import OPTIMIZERS
+from efcp_ref.oracle import certify
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Case, Check, Declared, unit_of
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.replay import factored, hidden, steps
@@ -82,7 +83,9 @@ def _merged(judged: Iterator[list[Check]]) -> list[Check]:
             if c.verdict == INCONCLUSIVE:
                 open_.setdefault(key, []).append(c)
             elif key not in best or c.ratio > best[key].ratio:
-                best[key] = c
+                best[key] = certify.merged(c, best.get(key, c))
+            else:
+                best[key] = certify.merged(best[key], c)
     for key, undecided in open_.items():
         told = next((c for c in undecided if "declare" in c.reason), undecided[0])  # what can be done about it, if any
         if key not in best or key[0] == "trajectory":

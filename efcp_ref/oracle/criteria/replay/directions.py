@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Check, Unit
 from efcp_ref.oracle.criteria import eigen
 from efcp_ref.oracle.criteria import structure as t0
@@ -65,6 +66,7 @@ def _solved(run: Run, t: int, w: Window, S: Array | None, m: int, line: str) -> 
     check = t0.forward(
         "u", line, rule, run.u[t], Pair(high, (expected - high).astype(np.float64)), bound.astype(np.float64),
         magnitude=solve.magnitude.astype(np.float64), error=own.astype(np.float64),
+        truth=solve.enclosed().direction,
     )  # fmt: skip
     return _by_class(run, check, t, high, bound.astype(np.float64), solve.M.astype(np.float64), solve.lam * m)
 
@@ -83,6 +85,10 @@ class Solve:
     m: int  # the window's size, or the number of stored gradients (R4)
     lam: float
     unit: Unit
+
+    def enclosed(self) -> enclose.System:
+        """The same system for enclosures."""
+        return enclose.System(self.window.G, self.window.x, self.lam, self.m, self.given, symmetric=True)
 
     @property
     def kind(self) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
 from efcp_ref.oracle.core import FAIL, PASS, Check, Unit, unit_of
 from efcp_ref.oracle.criteria import low_rank
 from efcp_ref.oracle.criteria import structure as t0
@@ -47,10 +48,13 @@ def _residual(M: Array, xi: Array, P: Array, Q: Array, unit: Unit, whole: bool) 
     size = np.abs(M) + c.magnitude
     rule = "|xi' - (a - P Q'^T)| <= (rho + 3) u (|a| + |P||Q'|^T)"
     bound = (P.shape[1] + 3) * (unit.u * size + unit.tiny)
-    check = t0.forward("xi", "1:7", rule, xi, add(M, negative(c.value)), bound, error=c.error)
+    check = t0.forward(
+        "xi", "1:7", rule, xi, add(M, negative(c.value)), bound, error=c.error,
+        truth=lambda: enclose.residual(M, P, Q),
+    )  # fmt: skip
     if whole and check.verdict == PASS:
         rule, bound = "a vector is stored whole (R25)", 3 * unit.u * np.abs(M) + unit.tiny
-        return t0.forward("c", "1:6", rule, c.value.hi, M, bound)
+        return t0.forward("c", "1:6", rule, c.value.hi, M, bound, truth=lambda: enclose.given(M))
     return check
 
 
@@ -67,11 +71,20 @@ def _inner_products(run: Run, before: State, after: State) -> Checks:
         error = error + trace.error
     rule = "|S_i - sum of the layers' inner products| <= (p1 p2 + 2 rho + rho^2 + L) u sum |.|"
     row, column = (
-        t0.forward("S", "6:11", rule, got, value, bound, magnitude=size, error=error) for got in (S[i], S[:, i])
+        t0.forward("S", "6:11", rule, got, value, bound, magnitude=size, error=error,
+                   truth=lambda: enclose.traces(_stored(run, after, i)))
+        for got in (S[i], S[:, i])
     )
     if row.verdict == FAIL and any(alone):
         row = replace(row, line="6:8", reason="one layer alone: the sum over the layers is overwritten (R26)")
     yield from (row, column, others(before["S"], S, i, "6:11"))
+
+
+def _stored(run: Run, state: State, i: int) -> Iterator[tuple[Array, Array, Array, Array]]:
+    """Of every layer: all rows, and row i."""
+    for l in range(len(layers(run))):
+        P, Q = t0.wide(state[f"P{l}"]), t0.wide(state[f"Q{l}"])
+        yield P, Q, P[i], Q[i]
 
 
 def _traces(run: Run, state: State, i: int, unit: Unit) -> Iterator[tuple[Product, int, float]]:

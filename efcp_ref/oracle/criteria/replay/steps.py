@@ -8,6 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from efcp_ref.oracle import enclose
 from efcp_ref.oracle.core import Check, unit_of
 from efcp_ref.oracle.criteria import elementwise, selection
 from efcp_ref.oracle.criteria import structure as t0
@@ -168,7 +169,7 @@ def _products(run: Run, S: Array, G: Array, i: int, terms: int) -> Checks:
     rule = "|S - G G^T| <= k u |G||G|^T, G the stored window, in row and column i (R7)"
     check = t0.forward(
         "S", "W:5", rule, np.stack([S[i], S[:, i]]), Pair(reference, low), terms * (unit.u * size + unit.tiny),
-        magnitude=size, error=error,
+        magnitude=size, error=error, truth=lambda: enclose.twice(enclose.product(G, G[i][:, None])),
     )  # fmt: skip
     at = ((i, check.at[1]), (check.at[1], i))[check.at[0]] if check.at else ()
     yield replace(check, at=at)
