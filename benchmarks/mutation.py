@@ -1,0 +1,248 @@
+"""The checkers, checked: small changes in the criteria, each of which some test must notice.
+
+    pip install cosmic-ray==8.7.0
+    python benchmarks/mutation.py --sample 300
+
+The changes are those of Cosmic Ray: another operator, another comparison, a constant one off, a condition turned round,
+a loop left out. Those that no run can notice are not made: in annotations, or of a kind that raises at once (``a << b``
+on arrays). They are tried in a random order, so that the first N are a random sample of all. Each is tried in a fork
+of a warm process that reads the changed text in place of the file: no file is touched. The tests are those of the
+criterion, the quickest first, up to the first that fails. Results go to ``benchmarks/results/mutation.json`` after
+every change; run again, it goes on, and ``--survivors`` tries those that have survived once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+CRITERIA = ROOT / "efcp_ref" / "oracle" / "criteria"
+HERE = "tests/oracle/criteria"
+TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are run
+    "__init__.py": ("bounds", "sums", "selection"),
+    "sums.py": ("bounds", "sums", "fisher"),
+    "structure.py": ("bounds", "sums", "selection", "elementwise", "eigen"),
+    "selection.py": ("bounds", "selection"),
+    "elementwise.py": ("bounds", "elementwise"),
+    "low_rank.py": ("bounds", "low_rank"),
+    "scaled.py": ("bounds", "scaled"),
+    "eigen.py": ("bounds", "eigen"),
+    "fisher.py": ("bounds", "fisher"),
+    "replay": ("steps", "replay"),
+}
+ARITHMETIC, BITS = ("Add", "Sub", "Mul", "Div", "Pow", "FloorDiv", "Mod"), ("BitOr", "BitAnd", "BitXor")
+ORDER, IDENTITY = ("Eq", "NotEq", "Lt", "LtE", "Gt", "GtE"), ("Is", "IsNot")
+PAIRS = ((ARITHMETIC, ARITHMETIC[:4]), (BITS, BITS), (ORDER, ORDER), (IDENTITY, IDENTITY))
+OTHERS = ("AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndWithOr", "ReplaceOrWithAnd",
+          "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ExceptionReplacer", "NumberReplacer",
+          "RemoveDecorator", "ZeroIterationForLoop", "ReplaceUnaryOperator_Delete_USub",
+          "ReplaceUnaryOperator_Delete_Invert", "ReplaceUnaryOperator_Delete_Not")  # fmt: skip
+SECONDS, WALL = 120, 900  # of the processor, and of the clock, before a change counts as a hang
+Change = dict[str, Any]
+
+
+def wanted(operator: str) -> bool:
+    """Whether an operator of Cosmic Ray makes changes that only a test can notice."""
+    name = operator.removeprefix("core/")
+    kind, *pair = name.split("_")
+    if name in OTHERS:
+        return True
+    replaced = kind in ("ReplaceBinaryOperator", "ReplaceComparisonOperator")
+    return replaced and any(pair[0] in old and pair[1] in new for old, new in PAIRS)
+
+
+def annotated(source: str) -> set[int]:
+    """Return the lines' positions, as (line, column) packed in one number, that belong to annotations."""
+    inside: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            if part is not None and part.lineno == part.end_lineno:
+                inside |= {_place(part.lineno, column) for column in range(part.col_offset, part.end_col_offset)}
+    return inside
+
+
+def _place(line: int, column: int) -> int:
+    return line * 1000 + column
+
+
+def changes(path: Path) -> Iterator[Change]:
+    """Yield every change of one file."""
+    from cosmic_ray.ast import ast_nodes, get_ast
+    from cosmic_ray.plugins import get_operator, operator_names
+
+    source = path.read_text(encoding="utf-8")
+    tree, skipped, lines = get_ast(source), annotated(source), source.splitlines()
+    for name in filter(wanted, operator_names()):
+        operator = get_operator(name)()
+        positions = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
+        for occurrence, (start, *_) in enumerate(positions):
+            if _place(*start) not in skipped:
+                yield {"file": str(path.relative_to(CRITERIA)), "operator": name.removeprefix("core/"),
+                       "occurrence": occurrence, "line": start[0], "was": lines[start[0] - 1].strip()}  # fmt: skip
+
+
+def mutated(change: Change) -> str:
+    """Return the whole file with the change made."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    source = (CRITERIA / change["file"]).read_text(encoding="utf-8")
+    text = mutate_code(source, get_operator("core/" + change["operator"])(), change["occurrence"])
+    if text is None:
+        raise ValueError(f"no such change: {change}")
+    return text
+
+
+class _Changed(importlib.abc.MetaPathFinder):
+    """Imports one module from a changed text."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        self.package = parts[-1] == "__init__"
+        self.name, self.path, self.text = ".".join(parts[: -1 if self.package else None]), path, text
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        """Find the one module."""
+        if fullname != self.name:
+            return None
+        code = compile(self.text, str(self.path), "exec", dont_inherit=True)
+        loader = importlib.machinery.SourceFileLoader(fullname, str(self.path))
+        loader.get_code = lambda _: code  # type: ignore[method-assign,assignment,return-value]
+        folders = [str(self.path.parent)] if self.package else None
+        return importlib.util.spec_from_file_location(
+            fullname, self.path, loader=loader, submodule_search_locations=folders
+        )
+
+
+class _First:
+    """Remembers which test failed first."""
+
+    failed = ""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Keep the name of a failed test."""
+        if report.failed and not self.failed:
+            self.failed = report.nodeid
+
+    def pytest_collectreport(self, report: Any) -> None:
+        """A module that cannot be imported fails too."""
+        if report.failed and not self.failed:
+            self.failed = f"import of {report.nodeid}"
+
+
+def _child(change: Change, out: int) -> None:
+    import pytest
+
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    sys.meta_path.insert(0, _Changed(CRITERIA / change["file"], mutated(change)))
+    first, key = _First(), change["file"].split("/")[0]
+    files = [f"{HERE}/test_{name}.py" for name in TESTS[key]]
+    existing = [file for file in files if (ROOT / file).exists()]
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *existing], plugins=[first])
+    os.write(out, json.dumps([int(code), first.failed]).encode())
+
+
+def tried(change: Change) -> Change:
+    """Run the tests with the change made, in a fork; return the change with what became of it."""
+    began, (read, write) = time.monotonic(), os.pipe()
+    pid = os.fork()
+    if not pid:
+        try:
+            os.close(read)
+            _child(change, write)
+        finally:
+            os._exit(0)
+    os.close(write)
+    while not os.waitpid(pid, os.WNOHANG)[0]:
+        if time.monotonic() > began + WALL:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            break
+        time.sleep(0.05)
+    told = b"".join(iter(lambda: os.read(read, 4096), b""))
+    os.close(read)
+    code, by = json.loads(told) if told else (1, "hang or crash")
+    return {**change, "outcome": "survived" if code == 0 else "killed", "by": by}
+
+
+def interval(killed: int, of: int) -> tuple[float, float]:
+    """Return the 95 % confidence interval of a share (Clopper and Pearson)."""
+    from scipy.stats import beta
+
+    low = float(beta.ppf(0.025, killed, of - killed + 1)) if killed else 0.0
+    high = float(beta.ppf(0.975, killed + 1, of - killed)) if killed < of else 1.0
+    return round(low, 4), round(high, 4)
+
+
+def written(path: Path, all_: int, rows: list[Change]) -> None:
+    """Replace the file as a whole."""
+    killed = sum(row["outcome"] == "killed" for row in rows)
+    whole = {"command": f"python benchmarks/mutation.py --sample {len(rows)}", "changes in all": all_,
+             "sample": len(rows), "killed": killed, "score": round(killed / max(len(rows), 1), 4),
+             "95 % confidence interval": interval(killed, len(rows)), "rows": rows}  # fmt: skip
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def _warm() -> None:
+    """Import what every test needs and no criterion is part of."""
+    import hypothesis
+    import numpy
+    import pytest
+    import scipy.linalg
+
+    import efcp_ref.oracle.cases
+    import efcp_ref.oracle.exact
+    import efcp_ref.oracle.mutants
+
+    assert not [name for name in sys.modules if name.startswith("efcp_ref.oracle.criteria")]
+    _ = hypothesis, numpy, pytest, scipy.linalg, efcp_ref
+
+
+def main() -> None:
+    """Go on where the file stops."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sample", type=int, default=300)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=600.0)
+    parser.add_argument("--survivors", action="store_true", help="try once more what has survived")
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "mutation.json")
+    options = parser.parse_args()
+    end = time.monotonic() + 60 * options.minutes
+    os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))
+    every = [change for path in sorted(CRITERIA.rglob("*.py")) for change in changes(path)]
+    random.Random(options.seed).shuffle(every)
+    rows: list[Change] = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    _warm()
+    again = [i for i, row in enumerate(rows) if row["outcome"] == "survived"] if options.survivors else []
+    for i in again:
+        rows[i] = tried({key: value for key, value in rows[i].items() if key not in ("outcome", "by")})
+        written(options.output, len(every), rows)
+    for change in every[len(rows) : options.sample]:
+        if time.monotonic() > end:
+            return
+        rows.append(tried(change))
+        written(options.output, len(every), rows)
+
+
+if __name__ == "__main__":
+    main()
