@@ -27,19 +27,18 @@ class Piece(NamedTuple):
     """Some rows of a strip, or all rows of several strips: what is multiplied at a time."""
 
     of: Slice
-    strips: list[tuple[int, int]]  # entries first..last of a row (K,)
+    strips: list[tuple[int, int]]  # entries first..last, counted from the first one of the slice
     rows: slice
 
     def stretch(self, count: int) -> slice:
         """Return where the piece lies in an array (slice, strip, row, entry) of ``count`` rows: in one stretch.
 
-        >>> Piece(Slice(0, 8, 0, 4), [(0, 2), (2, 4)], slice(0, 10)).stretch(10)
-        slice(0, 40, None)
+        >>> Piece(Slice(0, 8, 3, 7), [(0, 2), (2, 4)], slice(0, 10)).stretch(10)
+        slice(30, 70, None)
         """
         (first, after), (before, last) = self.strips[0], self.strips[-1]
-        return slice(
-            count * first + self.rows.start * (after - first), count * before + self.rows.stop * (last - before)
-        )
+        start, stop = self.rows.start * (after - first), self.rows.stop * (last - before)
+        return slice((self.of.first + first) * count + start, (self.of.first + before) * count + stop)
 
 
 class Rows(Protocol):
@@ -99,30 +98,37 @@ class Tile:
 
 
 class Tiles:
-    """The tiles of one thread: one for every shape that occurs, usually two or three."""
+    """The tiles of one thread, and which strips and rows go into which: the same for slices of one size."""
 
     def __init__(self, rows: Rows, dtype: np.dtype[Any]) -> None:
         self._source, self._dtype = rows, dtype
-        self._made: dict[tuple[int, tuple[int, ...], int], Tile] = {}
+        self._made: dict[tuple[Any, ...], Tile] = {}
+        self._plans: dict[tuple[int, ...], list[tuple[list[tuple[int, int]], slice, Tile]]] = {}
 
     def pieces(self, number: int, rows: slice | None = None) -> Iterator[tuple[slice, Tile]]:
         """Yield ``(rows, tile)``, a piece at a time, for all rows of slice ``number``, or for some of them."""
-        layout, whole = self._source.layout, slice(0, self._source.count)
-        s, some = layout.slices[number], rows or whole
-        strips, width, count = layout.strips(s), layout.width(s), some.stop - some.start
-        together = even(len(strips), PIECE // (width * count)) if some == whole else 1
+        s, some = self._source.layout.slices[number], rows or slice(0, self._source.count)
+        key = (s.last - s.first, s.end - s.start, some.start, some.stop)
+        if key not in self._plans:
+            self._plans[key] = list(self._plan(s, some))
+        for strips, which, tile in self._plans[key]:
+            self._source.fill(Piece(s, strips, which), tile)
+            yield which, tile
+
+    def _plan(self, s: Slice, some: slice) -> Iterator[tuple[list[tuple[int, int]], slice, Tile]]:
+        layout, count = self._source.layout, some.stop - some.start
+        strips, width = [(first - s.first, last - s.first) for first, last in layout.strips(s)], layout.width(s)
+        together = even(len(strips), PIECE // (width * count)) if count == self._source.count else 1
         step = even(count, PIECE // width)
         for n in range(0, len(strips), together):
-            for first in range(some.start, some.stop, step):
-                piece = Piece(s, strips[n : n + together], slice(first, min(first + step, some.stop)))
-                yield piece.rows, self._filled(piece)
+            widths = tuple(last - first for first, last in strips[n : n + together])
+            for which in stretches(some.start, some.stop, step):
+                yield strips[n : n + together], which, self._tile(which.stop - which.start, widths, s.end - s.start)
 
-    def _filled(self, piece: Piece) -> Tile:
-        widths, s = tuple(last - first for first, last in piece.strips), piece.of
-        shape = (piece.rows.stop - piece.rows.start, widths, s.end - s.start)
+    def _tile(self, rows: int, widths: tuple[int, ...], span: int) -> Tile:
+        shape = rows, widths, span
         if shape not in self._made:
             self._made[shape] = Tile(*shape, self._dtype)
-        self._source.fill(piece, self._made[shape])
         return self._made[shape]
 
 
@@ -134,6 +140,15 @@ def even(n: int, most: int) -> int:
     """
     parts = -(-n // max(1, most))
     return -(-n // parts)
+
+
+def stretches(start: int, stop: int, step: int) -> list[slice]:
+    """Return start..stop in stretches of ``step``.
+
+    >>> stretches(0, 5, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
+    """
+    return [slice(first, min(first + step, stop)) for first in range(start, stop, step)]
 
 
 def scalar_products(rows: Rows, x: Array, dtype: np.dtype[Any]) -> Array:
@@ -166,9 +181,10 @@ def linear_combination(rows: Rows, c: Array, write: Callable[[Slice, Array], Non
         tiles = own()
         for number in numbers:
             s = rows.layout.slices[number]
-            total = np.zeros(s.end - s.start, dtype)
-            for which, tile in tiles.pieces(number):
-                total += tile.combined(c[which])
+            parts = (tile.combined(c[which]) for which, tile in tiles.pieces(number))
+            total = next(parts)
+            for more in parts:
+                total += more
             write(s, total)
 
     threads.over(part, range(len(rows.layout.slices)), rows.count * rows.layout.K)
@@ -187,14 +203,13 @@ def gram(rows: Rows, dtype: np.dtype[Any]) -> Array:
         S, tiles = np.zeros((m, m)), Tiles(rows, dtype)
         for number in numbers:
             span = slices[number].end - slices[number].start
-            step = max(1, 2**20 // span)
-            for first in range(0, m, step):
-                some = slice(first, min(first + step, m))
-                dense = np.zeros((span, some.stop - first), dtype)
+            for some in stretches(0, m, max(1, 2**20 // span)):
+                dense = np.zeros((span, some.stop - some.start), dtype)
                 for which, tile in tiles.pieces(number, some):
-                    tile.write_out(dense[:, which.start - first : which.stop - first])
-                for which, tile in tiles.pieces(number, slice(first, m)):
-                    S[some, which] += tile.times(dense).T
+                    tile.write_out(dense[:, which.start - some.start : which.stop - some.start])
+                for later in stretches(some.start // 256 * 256, m, 256):
+                    for which, tile in tiles.pieces(number, later):
+                        S[some, which] += tile.times(dense).T
         return S
 
     upper = sum(threads.over(part, range(len(slices)), m * m * rows.layout.K, groups=4), np.zeros((m, m)))
@@ -225,12 +240,12 @@ class RowMajor:
 
     def fill(self, piece: Piece, tile: Tile) -> None:
         """Write a piece into a tile, strip after strip, positions counted from the slice's start."""
-        count, at = piece.rows.stop - piece.rows.start, 0
+        count, at, begin = piece.rows.stop - piece.rows.start, 0, piece.of.first
         for first, last in piece.strips:
             end, shape = at + count * (last - first), (count, last - first)
-            part = self.indices[piece.rows, first:last]
-            np.subtract(part, piece.of.start, out=tile.indices[at:end].reshape(shape), casting="unsafe")
-            np.copyto(tile.values[at:end].reshape(shape), self.values[piece.rows, first:last], casting="unsafe")
+            from_, to = (piece.rows, slice(begin + first, begin + last)), slice(at, end)
+            np.subtract(self.indices[from_], piece.of.start, out=tile.indices[to].reshape(shape), casting="unsafe")
+            np.copyto(tile.values[to].reshape(shape), self.values[from_], casting="unsafe")
             at = end
 
     def _check(self, numbers: Any) -> None:
