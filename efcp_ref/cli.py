@@ -84,6 +84,7 @@ def _print(value: Any) -> None:
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where efcp_ref.gpu runs; a GPU where there is one.")
 @click.option("--report", "folder", type=FOLDER, help="Write report.jsonl, junit.xml, summary.md, index.html there.")
+@click.option("--workers", type=int, help="Judge TARGET in 2, 4 or 8 processes, each with gradients of its own.")
 @click.option("--jobs", type=click.IntRange(1), help="Local processes; default: two where there are many cases.")
 @click.option("--dask", metavar="ADDRESS", help="Judge on this Dask cluster.")
 @click.option("--certify", is_flag=True, help="Enclose every reference value by rationals or balls: slower.")
@@ -93,7 +94,8 @@ def _print(value: Any) -> None:
 def check(
     target: str | None, command: str | None, outputs: Path | None, vectors: Path | None, operations: tuple[str, ...],
     cases: int, seed: int, only: int | None, dtype: str | None, timeout: float, memory: float, device: str | None,
-    folder: Path | None, jobs: int | None, dask: str | None, certify: bool, fresh: bool, large: bool, as_json: bool,
+    folder: Path | None, workers: int | None, jobs: int | None, dask: str | None, certify: bool, fresh: bool,
+    large: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Judge TARGET: my_code.py, package.module, or either with :object; or a process; or files.
 
@@ -108,6 +110,7 @@ def check(
       efcp-ref check --command './mine --fast'
       efcp-ref check --outputs results --vectors vectors/v1
       efcp-ref check my_code.py --certify
+      efcp-ref check my_distributed.py --workers 4
       efcp-ref check my_code.py --cases 1e6 --jobs 8 --report overnight    (again after a kill: it goes on)
     """
     if sum(door is not None for door in (target, command, outputs)) != 1:
@@ -123,6 +126,16 @@ def check(
             _show(check_files(outputs, vectors, operations or None, only=only, folder=folder), as_json)
         if large:
             _large(target, operations, seed, dtype, progress, as_json)
+        if workers is not None:
+            from efcp_ref.oracle.report.run import check_together
+
+            if target is None or jobs or dask or fresh or certify:
+                raise click.UsageError("--workers goes with TARGET, and not with --jobs, --dask, --fresh or --certify")
+            together = check_together(
+                target, workers, operations or None, cases, seed, folder=folder, timeout=timeout, memory=memory,
+                only=only, dtype=dtype, progress=progress,
+            )  # fmt: skip
+            _show(together, as_json)
         from efcp_ref.oracle.chunks import Door
         from efcp_ref.oracle.report.run import check
 

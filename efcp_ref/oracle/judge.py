@@ -190,8 +190,9 @@ def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
         return CaseVerdict(case, ERROR, (), outcome.reason), outcome
     certified = bool(getattr(target, "certify", False))
     try:
+        criteria = getattr(target, "criteria", CRITERIA)  # several workers at once are judged by others
         with certifying(certified):
-            checks = CRITERIA[case.operation](case, results, _computed_in(target.declared, case, results))
+            checks = criteria[case.operation](case, results, _computed_in(target.declared, case, results))
     except Exception as why:
         from efcp_ref.oracle.worker import said, trail
 
