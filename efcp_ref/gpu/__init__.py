@@ -10,10 +10,9 @@ from typing import Any
 
 DTYPES = ("float32",)  # float64 is refused, not rounded
 READINGS = {"R4": "window"}
-# Additions on the longest way to a result. SP: ceil(k / T) in a thread and log2(T) in the tree, at most 54 + 10 for
-# rows of up to 55,296 entries and 1,024 threads. LCG: one for each row that holds the coordinate, windows of up to 65
-# rows. Every case of the oracle is below both; a test holds this.
-ARITHMETIC = {"accumulator": "float32", "depth": 64}
+# No depth: none is true of every window. A row of SP takes ceil(k / T) + log2(T) additions with T threads, a coordinate
+# of LCG as many as rows hold it, one after another.
+ARITHMETIC = {"accumulator": "float32"}
 
 _WHERE = {
     "lcg": "operations", "sp": "operations", "sparse_mfac_direction": "operations", "sparse_mfac": "optimizer",

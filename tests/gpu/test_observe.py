@@ -205,7 +205,7 @@ def test_bank_order_takes_the_conflicts_away():
         steps, *_, passes, seen[order] = counts(o, "3:20", "mem")
         turns = state["indices"].reshape(8, 32) % 32  # eight warps, each with 32 entries
         assert (steps, passes) == (8, sum(np.bincount(turn).max() for turn in turns))
-    assert seen["bank"] < 0.7 * seen["ascending"]
+    assert seen["bank"] <= np.bincount(turns.ravel()).max() - 1 < seen["ascending"]  # W + R - 1 passes: test_kernels.py
 
 
 def test_a_whole_step_can_be_observed():
