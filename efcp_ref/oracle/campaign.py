@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from efcp_ref.contract import NAMES
+from efcp_ref.oracle import hostile
 from efcp_ref.oracle import judge as judging
 from efcp_ref.oracle.chunks import SIZE, Chunk, Door, Finished, from_line, judge_chunk, split, to_line
 from efcp_ref.oracle.core import ERROR, FAIL, SKIP, Case, CaseVerdict
@@ -34,6 +35,7 @@ FORMAT = "efcp-ref campaign 1"
 CODE = (".py", ".so", ".c", ".cu", ".cpp", ".h", ".rs", ".pyx")  # files beside a target that change what it is
 KEPT = "failing"  # folder of the vectors
 SMALLEST = "smallest"  # family of a kept case that no seed generates
+LARGEST_HEAD = 1 << 20  # bytes of campaign.json
 MOST_KEPT = 50  # failing cases of one operation that are kept as vectors
 
 Again = tuple[CaseVerdict, Outcome]
@@ -120,8 +122,8 @@ class Log:
             self.file.close()
             raise UsageError(f"{folder}: another campaign writes there") from None
         self.at: dict[str, int] = {}
-        head = self._head()
-        if fresh or head is None or head.get("finished"):
+        head = None if fresh else self._head()
+        if head is None or head.get("finished"):
             self.file.truncate(0)
         else:
             self._same(head)
@@ -130,14 +132,25 @@ class Log:
         self.finish(False)
 
     def _head(self) -> dict[str, Any] | None:
+        """Return what the folder says it holds; None where it holds nothing."""
+        written = self.file.seek(0, os.SEEK_END)
         try:
-            return json.loads((self.folder / "campaign.json").read_bytes())
-        except (OSError, ValueError):
-            return None
+            head = hostile.json_value(hostile.read_inside(self.folder, "campaign.json", LARGEST_HEAD))
+            hostile.field(head, "format", str)
+            return head
+        except hostile.Missing:
+            if not written:
+                return None
+            why = "it holds chunks.log without campaign.json"
+        except hostile.Hostile as broken:
+            why = f"campaign.json cannot be read ({broken})"
+        self.file.close()
+        raise UsageError(f"{self.folder}: {why}; --fresh starts over")
 
     def _same(self, head: dict[str, Any]) -> None:
         """Refuse to mix two campaigns."""
         mine = self.plan.head()
+        head = {"certify": False, **head}  # folders of before it could be asked for
         different = [name for name in mine if head.get(name) != mine[name]]
         if different:
             self.file.close()
@@ -389,7 +402,7 @@ class _Run:
                     self.progress(label, *ledger.progress())
 
     def _finishes(self, todo: Iterator[Chunk]) -> Finishes:
-        if self.dask:
+        if self.dask is not None:
             return on_dask(self.plan.door, todo, self.dask)
         return locally(self.plan.door, todo, self.jobs) if self.jobs > 1 else self._here(todo)
 

@@ -20,7 +20,7 @@ from efcp_ref.paper._validate import Array
 
 ENTRIES = 400_000  # numbers that are turned into whole ones, or products that are added, for one enclosure
 ORDER = 24  # rows of a matrix whose eigenvalues are enclosed
-BITS = (160, 512)  # precision of balls: the first that tells apart what must be told apart
+BITS = (256, 768)  # precision of balls: the first that tells apart what must be told apart
 
 
 @dataclass(frozen=True)
@@ -344,7 +344,7 @@ def gram(G: Array, own: Array | None, ridge: float) -> Any:
 class Decomposed:
     """A = W D W^T + E with W orthogonal, ``||E||_F <= r`` and ``||V - W||_F <= delta``; D ascending, V in balls.
 
-    V and D come from 256-bit arithmetic that promises nothing; r and delta are computed in balls afterwards:
+    V and D come from arithmetic of these bits that promises nothing; r and delta are computed in balls afterwards:
     ``delta = ||V^T V - I||_F`` bounds the distance to the polar factor W, and
     ``r = ||A V - V D||_F + delta (||A||_F + ||D||_F)``. By Weyl every eigenvalue of A is within r of its D.
     """
