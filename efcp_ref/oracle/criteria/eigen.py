@@ -57,7 +57,7 @@ def _judge(case: Case, G: Array, terms: int, result: Mapping[str, Any], declared
     unit = max((unit_of(a, declared) for a in arrays.values()), key=lambda unit: unit.u)
     problem = Problem.of(case, G, terms, unit)
     if "gram" in arrays:
-        checks.append(_gram(problem, arrays["gram"]))
+        checks += _gram(problem, arrays["gram"])
     if not t0.broken(checks):
         checks += as_read(problem, declared, lambda p: _stages(p, arrays, declared))
     return tuple(checks)
@@ -189,13 +189,14 @@ class Problem:
         )  # fmt: skip
 
 
-def _gram(p: Problem, gram: Array) -> Check:
-    """``|gram_ij - g_i . g_j| <= k u |g_i| . |g_j| + k 2^-149``, any order (the dot criterion)."""
+def _gram(p: Problem, gram: Array) -> list[Check]:
+    """``|gram_ij - g_i . g_j| <= k u |g_i| . |g_j| + k 2^-149``, any order; ``6 sqrt k`` in place of k warns (T3)."""
     exact = product(p.inside, None, p.kind is not np.float64)
-    rule = "|gram - G G^T| <= k u |G||G|^T"
-    return t0.forward(
-        "gram", "4:5", rule, gram, exact.value, p.gram_error(), magnitude=exact.magnitude, error=exact.error,
-        truth=lambda: enclose.product(p.inside, p.inside.T),
+    return t0.probable(
+        lambda tier, part: t0.forward(
+            "gram", "4:5", "|gram - G G^T| <= k u |G||G|^T", gram, exact.value, part * p.gram_error(), tier=tier,
+            magnitude=exact.magnitude, error=exact.error, truth=lambda: enclose.product(p.inside, p.inside.T),
+        ), p.terms,
     )  # fmt: skip
 
 

@@ -277,13 +277,25 @@ class Signed:
         )
         tier = "T1" if self.exact and not np.any(room_x) else "T2"
         rule = "|Delta_i - s sign p_i| <= (d + 4) u s"
+        probable = self._probable(line_x, rule, new_x, at_x, room_x) if tier == "T2" else ()
         return (
             self._certified(self._check("x", line_x, tier, rule, new_x, at_x, room_x), at_x[0], room_x, new_x, x),
             self._certified(
                 self._check("e", line_e, tier, rule + " + u |e'|", new_e, at_e, room_e), at_e[0], room_e, new_e
             ),
             self._whole(self._conservation(kept.hi, conserved, x), kept.hi, x, new_x, new_e),
+            *probable,
         )
+
+    def _probable(
+        self, line: str, rule: str, new_x: Array, measured: tuple[Array, Array], room: Array
+    ) -> tuple[Check, ...]:
+        """``min(d, 6 sqrt d) + 4`` in place of d + 4 for x' (T3): a warning only."""
+        d = np.repeat(self.sizes, self.sizes)
+        less = room - (d - np.minimum(d, 6 * np.sqrt(d))) * self.unit.u * self.s
+        if (d <= 36).all() or not (measured[0] <= room).all():
+            return ()
+        return (self._check("x", line, "T3", rule.replace("(d + 4)", "(6 sqrt d + 4)"), new_x, measured, less),)
 
     def _certified(self, check: Check, gap: Array, room: Array, got: Array, *start: Array) -> Check:
         """Enclose ``|got - (start - Delta)|``; without ``start`` it is p."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -287,6 +288,17 @@ def equal(
 ) -> Check:
     """``got == reference`` elementwise, as numbers (-0 equals +0)."""
     return forward(stage, line, rule, got, reference, 0.0, tier=tier, truth=truth)
+
+
+def probable(judged: Callable[[str, float], Check], n: float) -> list[Check]:
+    """Judge a bound of n roundings (T2), and where it holds and n > 36 by ``6 sqrt n`` of them as well (T3).
+
+    ``judged(tier, part)`` evaluates the inequality with that part of the bound. T3 only warns (Higham & Mary 2019).
+    """
+    checks = [judged("T2", 1.0)]
+    if n > 36 and checks[0].verdict == PASS:
+        checks.append(judged("T3", 6 / math.sqrt(n)))
+    return checks
 
 
 def broken(checks: Any) -> bool:

@@ -167,9 +167,12 @@ def _products(run: Run, S: Array, G: Array, i: int, terms: int) -> Checks:
     reference, error, size = (np.broadcast_to(v.T, (2, len(G))) for v in (exact.value.hi, exact.error, exact.magnitude))
     low = np.broadcast_to(exact.value.lo.T, reference.shape)
     rule = "|S - G G^T| <= k u |G||G|^T, G the stored window, in row and column i (R7)"
-    check = t0.forward(
-        "S", "W:5", rule, np.stack([S[i], S[:, i]]), Pair(reference, low), terms * (unit.u * size + unit.tiny),
-        magnitude=size, error=error, truth=lambda: enclose.twice(enclose.product(G, G[i][:, None])),
-    )  # fmt: skip
-    at = ((i, check.at[1]), (check.at[1], i))[check.at[0]] if check.at else ()
-    yield replace(check, at=at)
+    got, bound = np.stack([S[i], S[:, i]]), terms * (unit.u * size + unit.tiny)
+    for check in t0.probable(
+        lambda tier, part: t0.forward(
+            "S", "W:5", rule, got, Pair(reference, low), part * bound, tier=tier, magnitude=size,
+            error=error, truth=lambda: enclose.twice(enclose.product(G, G[i][:, None])),
+        ), terms,
+    ):  # fmt: skip
+        at = ((i, check.at[1]), (check.at[1], i))[check.at[0]] if check.at else ()
+        yield replace(check, at=at)
