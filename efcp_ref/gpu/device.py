@@ -103,6 +103,10 @@ def current(device: Device | str | None = None) -> Device:
     'cpu'
     """
     if device is not None and not isinstance(device, str):
+        if not hasattr(device, "launch"):
+            raise TypeError(
+                f"device = {device!r}, must be one of {', '.join(map(repr, CHOICES))}, or what `current` returns"
+            )
         return device
     return _open(check.choice("device", device, CHOICES) if device else chosen())
 

@@ -78,7 +78,7 @@ def lcg(
         indices: I, (m, k), absolute positions in 0..d-1, distinct within a row, in block order.
         values: V, (m, k), float32 or bfloat16.
         c: coefficients of eq. (2), (m,), float32.
-        d: dimension, 1..2^31 - 1.
+        d: dimension, 1..`window.LARGEST_D`.
         block_size: B_d, at least 1; default one block of d.
         density: kept fraction in (0, 1] of every block.
         kernel: "textbook", "rows", "warp", "global" or "fast"; by default the textbook's, or "global" where a slice
@@ -145,10 +145,22 @@ def combined(
 
 def damping(lam: Any) -> float:
     """Return lam, positive as float32 holds it."""
-    lam = float(np.float32(check.positive("lam", lam)))
+    given = check.positive("lam", lam)
+    with np.errstate(over="ignore"):
+        lam = float(np.float32(given))
     if not 0 < lam < np.inf:
-        raise ValueError(f"lam = {lam}, must be positive and finite in float32")
+        raise ValueError(f"lam = {given}, must be positive and finite in float32")
     return lam
+
+
+def solvable(device: Device, m: int) -> int:
+    """Return m, checked: cholesky_solve holds m numbers in the shared memory of one block."""
+    largest = geometry.largest_block(device.properties)
+    if m > largest:
+        raise ValueError(
+            f"m = {m}, must be at most {largest} on {device.properties.name} for the coefficients of eq. (2)"
+        )
+    return m
 
 
 def sparse_mfac_direction(
@@ -184,6 +196,7 @@ def sparse_mfac_direction(
     w = window.stored(where, indices, values, d, block_size, density, index)
     v = vector(where, "x", x, w.d, stream)
     check.choice("kernel", kernel, ("textbook", "fast"))
+    solvable(where, w.m)
     h, row = where.empty((w.m,), np.float32), where.empty((w.m,), np.float32)
     S, g = where.empty((w.m, w.m), np.float32), where.empty((w.d,), np.float32)
     for r in range(w.m):

@@ -37,7 +37,7 @@ class sparse_mfac:
     """Sparse M-FAC: Algorithm 1 with blockwise Top-k and M-FAC on the sparse window (I, V), on a device.
 
     Args:
-        d: dimension, 1..2^31 - 1.
+        d: dimension, 1..`window.LARGEST_D`.
         m: window size.
         lam: damping lambda > 0; the kernels take it as float32.
         block_size: B_d of the blockwise Top-k; default d, one block.
@@ -64,7 +64,7 @@ class sparse_mfac:
         device: Device | str | None = None,
     ) -> None:  # fmt: skip
         self.device, self.lam = current(device), operations.damping(lam)
-        d, m = window.dimension("d", d), check.integer("m", m, 1)
+        d, m = window.dimension("d", d), operations.solvable(self.device, check.integer("m", m, 1))
         self._layout = layout(d, block_size, density)[:2]
         B_d, share = min(d, self._layout[0]), self._layout[1]
         form = Format(index, dtype)

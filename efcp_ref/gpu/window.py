@@ -15,7 +15,10 @@ from efcp_ref.paper._validate import Array
 
 SP = ("textbook", "warps", "slices", "fast")
 LCG = ("textbook", "rows", "warp", "global", "fast")
-LARGEST_D = 2**31 - 1
+LARGEST_BLOCKS = 2**20  # thread blocks of a launch by its caller's choice
+# Kernels count columns in int, and add as much as the number of threads or of blocks before they look at their bound.
+LARGEST_D = 2**31 - 2 * LARGEST_BLOCKS
+LARGEST_M = 2**26  # rows: times the 32 lanes of a warp they fit an int
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Window:
     B_d: int
     B_k: int
     form: Format
+
+    def __post_init__(self) -> None:
+        if self.m > LARGEST_M:
+            raise ValueError(f"indices has {self.m} rows, must have at most {LARGEST_M}")
 
     @property
     def m(self) -> int:
@@ -51,7 +58,7 @@ class Window:
 
 
 def dimension(name: str, d: Any) -> int:
-    """Return d, an integer in 1..2^31 - 1: indices are int32."""
+    """Return d, checked: indices are int32."""
     return check.integer(name, d, 1, LARGEST_D)
 
 
@@ -239,7 +246,7 @@ def linear_combination(
     T = check.integer("threads", T, 1, device.properties.threads_per_block)
     sized = 0 if kernel == "global" else w.B_d
     B = geometry.thread_blocks(device.properties, sized or 1, w.slices if not sized else w.d, T)
-    B = B if blocks is None else check.integer("blocks", blocks, 1, 2**31 - 1)
+    B = B if blocks is None else check.integer("blocks", blocks, 1, LARGEST_BLOCKS)
     device.launch(name, w.form, B, T, shared, *w.sizes, c, w.indices, w.values, omega, stream=stream)
 
 
@@ -253,7 +260,7 @@ def _lcg_launch(w: Window, kernel: str, threads: int | None) -> tuple[str, int, 
         return ("lcg_rows_128" if T == 128 else "lcg_rows"), T, 4 * w.B_d
     if kernel == "warp":
         return "lcg_warp", 32, 4 * w.B_d
-    T = threads or min(1024, max(32, threads_for(w.B_d)))
+    T = min(1024, max(32, threads_for(w.B_d))) if threads is None else threads
     return ("lcg_global", T, 0) if kernel == "global" else ("lcg", T, 4 * w.B_d)
 
 

@@ -1,6 +1,7 @@
 """Whatever is wrong is said with the argument's name, before anything is launched."""
 
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -11,8 +12,8 @@ from efcp_ref.gpu.cpu import build
 from efcp_ref.gpu.cpu.device import CPU
 from efcp_ref.gpu.device import chosen, current
 from efcp_ref.gpu.formats import Format
-from efcp_ref.gpu.launch import DeviceArray, adopt
-from efcp_ref.gpu.window import LCG, SP
+from efcp_ref.gpu.launch import CUDA, DeviceArray, adopt
+from efcp_ref.gpu.window import LCG, SP, Window
 
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="no g++: no kernel can run on the CPU")
 I, V = np.int32([[0, 3], [1, 2]]), np.float32([[2, 1], [0.5, -1]])
@@ -63,11 +64,39 @@ class OnGPU:
         (lambda: gpu.lcg(BIG, ONES, V[0, :1], 70_000, 70_000, 0.01, kernel="textbook"), ValueError,
          "block_size = 70000 needs 280000 bytes of shared memory, must be at most 58112 on CPU"),
         (lambda: gpu.sparse_mfac_direction(I, V, 4, 0.0, g), ValueError, "lam = 0.0, must be greater than 0"),
-        (lambda: gpu.sparse_mfac_direction(I, V, 4, 1e-60, g), ValueError, "lam = 0.0, must be positive .* in float32"),
+        (lambda: gpu.sparse_mfac_direction(I, V, 4, 1e-60, g), ValueError,
+         "lam = 1e-60, must be positive .* in float32"),
+        (lambda: gpu.sparse_mfac_direction(I, V, 4, 1e39, g), ValueError,
+         r"lam = 1e\+39, must be .* finite in float32"),
+        (lambda: gpu.sp(I[:, :0], V[:, :0], g), ValueError, r"indices has shape \(2, 0\), no axis may be empty"),
+        (lambda: gpu.lcg(I[:0], V[:0], c[:0], 4), ValueError, r"indices has shape \(0, 2\), no axis may be empty"),
+        (lambda: gpu.sparse_mfac_direction(I[:0], V[:0], 4, 1.0, g), ValueError,
+         r"indices has shape \(0, 2\), no axis"),
+        (lambda: gpu.sp(I, V, g[:0]), ValueError, r"g has shape \(0,\), no axis may be empty"),
+        (lambda: gpu.sp(np.uint64([[0, 3], [1, 2**63]]), V, g), ValueError,
+         r"indices row 1 .* 9223372036854775808 .* 0\.\.3"),
+        (lambda: gpu.sp(np.int64([[0, 3], [1, -(2**40)]]), V, g), ValueError,
+         r"indices row 1 .* -1099511627776 .* 0\.\.3"),
+        (lambda: gpu.lcg(np.int32([[0, 3], [2, 2]]), V, c, 4), ValueError, "indices row 1 repeats 2"),
+        (lambda: gpu.sparse_mfac_direction(I * 0, V, 4, 1.0, g), ValueError, "indices row 0 repeats 0"),
+        (lambda: gpu.sp(I, V * np.float32(np.nan), g), ValueError, "values holds NaN or infinity"),
+        (lambda: gpu.sp(I, V.astype(">f4"), g), TypeError, "values has dtype >f4, must be float32"),
+        (lambda: gpu.sp(I, V, g[:1]), ValueError, r"indices has shape \(2, 2\), must have at most d = 1 entries"),
+        (lambda: gpu.sp(I, V, g, 4, 0), ValueError, "density = 0, must be greater than 0"),
+        (lambda: gpu.lcg(I, V, c, 4, threads=0), ValueError, r"threads = 0, must be in 1\.\.1024"),
+        (lambda: gpu.lcg(I, V, c, 4, kernel="rows", threads=64), ValueError, "threads = 64, must be 128 or 1024"),
+        (lambda: gpu.lcg(I, V, c, 4, blocks=2**20 + 1), ValueError, r"blocks = 1048577, must be in 1\.\.1048576"),
+        (lambda: gpu.sp(BIG, ONES, np.ones(70_000, np.float32), 70_000, 0.01, kernel="slices"), ValueError,
+         "block_size = 70000 needs 280000 bytes of shared memory, must be at most 58112 on CPU"),
+        (lambda: gpu.sparse_mfac(d=70_000, m=1, lam=1.0, index="uint16"), ValueError,
+         "block_size = 70000, must be at most 65536 for uint16"),
+        (lambda: gpu.sparse_mfac(d=4, m=58_113, lam=1.0), ValueError, "m = 58113, must be at most 58112 on CPU"),
+        (lambda: gpu.sparse_mfac(d=2**31, m=1, lam=1.0), ValueError, r"d = 2147483648, must be in 1\.\.2145386496"),
+        (lambda: gpu.sp(I, V, g, device=3), TypeError, "device = 3, must be one of 'cpu', 'cuda', or"),
         (lambda: gpu.sparse_mfac(d=4, m=0, lam=1.0), ValueError, "m = 0, must be at least 1"),
         (lambda: gpu.sparse_mfac(d=4, m=1, lam=1.0, dtype="float16"), ValueError, "dtype = 'float16'"),
         (lambda: gpu.sparse_mfac(d=4, m=1, lam=1.0, order="random"), ValueError, "order = 'random'"),
-        (lambda: gpu.sparse_mfac(d=10**9, m=10**6, lam=1.0), MemoryError, "need .* bytes .*window .* CPU has .* free"),
+        (lambda: gpu.sparse_mfac(d=10**9, m=50_000, lam=1.0), MemoryError, "need .* bytes .*window .* CPU has .* free"),
         (lambda: current("gpu"), ValueError, "device = 'gpu', must be one of 'cpu', 'cuda'"),
     ],
 )  # fmt: skip
@@ -75,6 +104,18 @@ def test_what_is_wrong_is_named(monkeypatch, call, kind, words):
     monkeypatch.setenv("EFCP_DEVICE", "cpu")
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_too_many_rows_are_refused():
+    rows = np.broadcast_to(np.int32([[0]]), (2**26 + 1, 1))  # no memory of its own
+    with pytest.raises(ValueError, match="indices has 67108865 rows, must have at most 67108864"):
+        Window(rows, rows, 4, 4, 1, Format())
+
+
+def test_what_pycuda_lacks_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    with pytest.raises(ImportError, match=r"need PyCUDA \(pip install 'efcp-ref\[gpu\]'\) and NVIDIA's driver"):
+        CUDA()
 
 
 def test_a_bad_gradient_leaves_the_state_as_it_was():

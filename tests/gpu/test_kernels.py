@@ -141,6 +141,28 @@ def test_error_feedback_and_window_are_the_references_exactly(form):
     assert np.abs(u - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
+@pytest.mark.parametrize(
+    ("layout", "kernel"),
+    [
+        ({"d": 30, "m": 2, "block_size": 64, "density": 0.2}, "fast"),  # d below B_d
+        ({"d": 70, "m": 2, "block_size": 32, "density": 1}, "textbook"),  # everything kept, a partial last block
+        ({"d": 70, "m": 5, "block_size": 32, "density": 0.01}, "fast"),  # one entry per block, m no power of two
+        ({"d": 1, "m": 1, "block_size": 1, "density": 1}, "textbook"),
+        ({"d": 60_000, "m": 2, "density": 0.05}, "textbook"),  # one block, larger than the shared memory; k over T
+        ({"d": 60_000, "m": 2, "density": 0.05}, "fast"),
+    ],
+)
+@pytest.mark.parametrize("order", ["ascending", "bank"])
+def test_sparse_mfac_at_the_edges_of_its_layout(layout, kernel, order):
+    rng, lam = np.random.default_rng(6), 2.0**20  # about as large as S / m: then u loses few digits
+    gradients = rng.integers(-99, 100, (3, layout["d"])).astype(np.float32)
+    u, ours = stepped(sparse_mfac(**layout, lam=lam, kernel=kernel, order=order, device="cpu"), gradients)
+    wanted, theirs = stepped(reference(**layout, lam=lam), gradients)
+    assert np.array_equal(np.sort(ours["indices"]), theirs["indices"])
+    assert np.array_equal(ours["xi"], theirs["xi"])
+    assert np.abs(u - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
 def test_R14_the_error_keeps_what_bfloat16_rounds_off():
     optimizer = sparse_mfac(d=1, m=1, lam=1.0, density=1, dtype="bfloat16", device="cpu")
     optimizer.step(np.float32([1.0048828]))
@@ -207,6 +229,19 @@ def test_the_direction_is_eq_2():
         wanted = getattr(theirs, name)
         assert np.abs(getattr(ours, name) - wanted).max() <= 1e-5 * np.abs(wanted).max(), name
     assert np.array_equal(ours.S, ours.S.T)
+
+
+def test_a_solve_with_more_rows_than_a_block_has_threads():
+    m, lam, rng = 1030, 0.5, np.random.default_rng(7)
+    G, h = rng.standard_normal((m, 8)), rng.standard_normal(m).astype(np.float32)
+    M = m * lam * np.eye(m) + G @ G.T
+    L, D, c = np.linalg.cholesky(M).astype(np.float32), np.zeros((m, 32), np.float32), np.empty(m, np.float32)
+    for r in range(m):
+        first = r // 32 * 32
+        D[r, : r % 32 + 1] = L[r, first : r + 1]
+    CPU("shuffled", 1).launch("cholesky_solve", Format(), 1, 1024, 4 * m, m, lam, L, D, h, c)
+    wanted = np.linalg.solve(M, h / lam)
+    assert np.abs(c - wanted).max() <= 1e-5 * np.abs(wanted).max()
 
 
 def test_a_solve_that_rounding_would_break_takes_the_damping_for_its_pivot():
