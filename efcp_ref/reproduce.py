@@ -1,7 +1,8 @@
 """Figures and tables by name: ``efcp-ref reproduce NAME`` computes one again, the same numbers every time.
 
 A name is a claim of `efcp_ref.claims`. Claims on synthetic problems and closed forms are computed from scratch. Claims
-about training read the runs that the package holds; with ``again`` they are trained anew, which takes minutes.
+about training read the runs that the package holds; with ``again`` the runs of that claim are trained anew, which takes
+minutes. Runs of public packages are read in any case: ``python -m efcp_ref.claims.comparators`` makes those.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     Args:
         name: one of `items()`.
         folder: where the figure is written, as SVG; none is written without it (and matplotlib is not needed).
-        again: train the runs of a claim about training anew, in a temporary file, and use these.
+        again: train the runs of a claim about training anew, into `again_file`, and use these.
         say: called with a line of progress.
 
     Returns:
@@ -71,7 +72,7 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
         raise KeyError(f"nothing is called {name!r}, choose from {', '.join(item.name for item in items())}")
     claim = CLAIMS[name]
     if again and claim.trained:
-        _train_again(say)
+        _train_again(claim, say)
     measured = claim.measure(SEEDS)
     file = None
     if folder is not None and claim.draw is not None:
@@ -83,15 +84,31 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     return Result(name, claim.title, measured.verdict, measured.columns, measured.rows, conditions, file)
 
 
-def _train_again(say: Say) -> None:
-    """Train every cached run anew into a file beside the cache of this user, resuming it, and read that from now on."""
+def again_file() -> Path:
+    """Return the file that runs are trained into: in the temporary folder, another one for every state of the code.
+
+    >>> again_file().suffix
+    '.jsonl'
+    """
+    import hashlib
     import tempfile
 
+    root = Path(__file__).parent
+    sources = [*root.glob("paper/**/*.py"), *root.glob("data/*"), root / "claims" / "methods.py"]
+    digest = hashlib.sha256()
+    for source in sorted(file for file in [*sources, root / "claims" / "train.py"] if file.is_file()):
+        digest.update(source.read_bytes())
+    return Path(tempfile.gettempdir()) / f"efcp_ref_runs_{digest.hexdigest()[:12]}.jsonl"
+
+
+def _train_again(claim: Any, say: Say) -> None:
+    """Train the runs that a claim needs, resuming what was begun, and read them from now on."""
     from efcp_ref.claims import heavy, trained
 
-    file = Path(tempfile.gettempdir()) / "efcp_ref_runs.jsonl"
+    trained.use(heavy.FILE)
+    names, file = trained.needed(claim), again_file()
     say(f"training anew into {file}; what it holds already is not trained twice")
-    heavy.run(file=file, say=say)
+    heavy.run(file=file, say=say, names=names)
     trained.use(file)
 
 

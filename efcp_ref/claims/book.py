@@ -8,7 +8,8 @@ from efcp_ref.claims.core import CLAIMS, Claim
 ORDER = (
     "sparse-recovers-dense", "feedback-makes-it-work", "diverges-without", "metric-decays", "density-threshold",
     "flatter-minima", "better-than-sgd", "competitive", "sparse-ggt", "rank-ablation", "rank-against-density",
-    "direction-not-sparse", "window-size", "large-damping-is-sgd", "memory", "table-12", "against-itself",
+    "direction-not-sparse", "window-size", "large-damping-is-sgd", "small-damping", "mfac-batch-size", "memory",
+    "table-12", "against-itself",
     "sign-counterexample", "span-and-max-margin", "batch-size", "majority-vote", "lemma-3", "theorem-2", "lemma-k1",
     "scaled-variant", "diagonal-rate",
 )  # fmt: skip
@@ -18,7 +19,7 @@ def claims() -> list[Claim]:
     """Return all claims.
 
     >>> len(claims()), claims()[0].id
-    (26, 'sparse-recovers-dense')
+    (28, 'sparse-recovers-dense')
     """
     assert set(ORDER) == set(CLAIMS)
     return [CLAIMS[id] for id in ORDER]

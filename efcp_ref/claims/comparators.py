@@ -1,10 +1,10 @@
 """The comparators of the paper's tables, from public packages, on the same images, start and minibatches.
 
-    python -m efcp_ref.claims.comparators      # what is missing; needs torch, pytorch-optimizer and asdfghjkl
+    python -m efcp_ref.claims.comparators      # what is missing; needs torch and the packages of `INSTALL`
 
-Adam and AdamW are PyTorch's; Shampoo is that of ``pytorch-optimizer``; K-FAC is that of ``asdfghjkl``, the library
-behind the ASDL benchmark of the paper's Table 1. They run in float32, as their users run them; losses and accuracies
-are computed by this package.
+Adam and AdamW are PyTorch's; Shampoo is that of ``pytorch-optimizer``; K-FAC and SENG are those of ``asdfghjkl``, the
+library behind the ASDL benchmark of the paper's Table 1. They run in float32, as their users run them; losses and
+accuracies are computed by this package. Where a method has a damping, three are tried at each of three rates.
 """
 
 from __future__ import annotations
@@ -24,40 +24,42 @@ from efcp_ref.paper._validate import Array
 
 FILE = RESULTS / "comparators.jsonl"
 STEPS, BATCH = 640, 64
-PACKAGES = {"SGD": "torch", "Adam": "torch", "AdamW": "torch", "Shampoo": "pytorch-optimizer", "K-FAC": "asdfghjkl"}
-RATES = {
-    "SGD": (1.0,),
-    "Adam": (1e-3, 3e-3, 1e-2),
-    "AdamW": (1e-3, 3e-3, 1e-2),
-    "Shampoo": (0.003, 0.03, 0.1),
-    "K-FAC": (0.03, 0.1),
+PACKAGES = {
+    "SGD": "torch", "Adam": "torch", "AdamW": "torch", "Shampoo": "pytorch-optimizer", "K-FAC": "asdfghjkl",
+    "SENG": "asdfghjkl",
+}  # fmt: skip
+INSTALL = "pip install torch pytorch-optimizer==4.1.0 asdfghjkl==0.1a5"  # the last one has pre-releases only
+PLAIN = (0.0,)  # of methods without a damping
+GRID: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # rates and dampings that are tried
+    "SGD": ((0.3, 1.0, 3.0), PLAIN),
+    "Adam": ((1e-3, 3e-3, 1e-2, 3e-2), PLAIN),
+    "AdamW": ((1e-3, 3e-3, 1e-2, 3e-2), PLAIN),
+    "Shampoo": ((0.03, 0.1, 0.3), (1e-6, 1e-4, 1e-2)),  # its damping is what is added to its matrices
+    "K-FAC": ((0.03, 0.1, 0.3), (1e-3, 1e-2, 1e-1)),
+    "SENG": ((0.01, 0.03, 0.1), (1e-3, 1e-2, 1e-1)),
 }
-NOT_HAD = {  # looked for on PyPI, and why there is no number
-    "distributed-shampoo": "not on PyPI",
-    "kfac-pytorch": "not on PyPI",
-    "torch-kfac": "not on PyPI",
-    "SENG": "no package on PyPI found",
-}
-DAMPING = 1e-2  # of K-FAC
+NOT_HAD = ("distributed-shampoo", "kfac-pytorch", "torch-kfac", "seng")  # names that PyPI does not have (2026-11-22)
 Step = Callable[[Any, Any, float], None]  # (images, labels, rate): one step
 
 
-def _sgd(torch: Any, model: Any) -> Step:
+def _sgd(torch: Any, model: Any, damping: float) -> Step:
     return _plain(torch, model, torch.optim.SGD(model.parameters(), lr=1.0))
 
 
-def _adam(torch: Any, model: Any) -> Step:
+def _adam(torch: Any, model: Any, damping: float) -> Step:
     return _plain(torch, model, torch.optim.Adam(model.parameters(), lr=1.0))
 
 
-def _adamw(torch: Any, model: Any) -> Step:
+def _adamw(torch: Any, model: Any, damping: float) -> Step:
     return _plain(torch, model, torch.optim.AdamW(model.parameters(), lr=1.0, weight_decay=1e-2))
 
 
-def _shampoo(torch: Any, model: Any) -> Step:
-    from pytorch_optimizer import Shampoo  # type: ignore[import-not-found, unused-ignore]
+def _shampoo(torch: Any, model: Any, damping: float) -> Step:
+    """Shampoo as appendix C of the paper sets it: inverse roots every 10 steps, blocks of 128."""
+    from pytorch_optimizer import ScalableShampoo  # type: ignore[import-not-found, unused-ignore]
 
-    return _plain(torch, model, Shampoo(model.parameters(), lr=1.0, preconditioning_compute_steps=10))
+    options = {"preconditioning_compute_steps": 10, "block_size": 128, "matrix_eps": damping}
+    return _plain(torch, model, ScalableShampoo(model.parameters(), lr=1.0, **options))
 
 
 def _plain(torch: Any, model: Any, optimizer: Any) -> Step:
@@ -75,13 +77,20 @@ def _set(optimizer: Any, rate: float) -> None:
         group["lr"] = rate
 
 
-def _kfac(torch: Any, model: Any) -> Step:
+def _kfac(torch: Any, model: Any, damping: float) -> Step:
+    return _asdl(torch, model, "KfacGradientMaker", damping=damping, ema_decay=0.05)
+
+
+def _seng(torch: Any, model: Any, damping: float) -> Step:
+    return _asdl(torch, model, "SengGradientMaker", damping=damping)
+
+
+def _asdl(torch: Any, model: Any, method: str, **options: float) -> Step:
     import asdl  # type: ignore[import-not-found, unused-ignore]
 
     for name in ("range_push", "range_pop"):  # marks for a GPU profiler, which raise where there is no GPU
         setattr(torch.cuda.nvtx, name, lambda *given: None)
-    config = asdl.PreconditioningConfig(data_size=BATCH, damping=DAMPING, ema_decay=0.05)
-    maker = asdl.KfacGradientMaker(model, config)
+    maker = getattr(asdl, method)(model, asdl.PreconditioningConfig(data_size=BATCH, **options))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
 
     def step(X: Any, y: Any, rate: float) -> None:
@@ -95,7 +104,7 @@ def _kfac(torch: Any, model: Any) -> Step:
     return step
 
 
-MAKERS = {"SGD": _sgd, "Adam": _adam, "AdamW": _adamw, "K-FAC": _kfac, "Shampoo": _shampoo}
+MAKERS = {"SGD": _sgd, "Adam": _adam, "AdamW": _adamw, "Shampoo": _shampoo, "K-FAC": _kfac, "SENG": _seng}
 
 
 def module(torch: Any, theta: Array) -> Any:
@@ -117,7 +126,7 @@ def parameters(model: Any) -> Array:
     return np.concatenate([np.asarray(part, np.float64).ravel() for part in parts])
 
 
-def train(name: str, lr: float, seed: int) -> dict[str, Any]:
+def train(name: str, lr: float, seed: int, damping: float = 0.0) -> dict[str, Any]:
     """Train once: same start, minibatches and falling rate as `efcp_ref.claims.train.train`; torch on one thread."""
     import torch
 
@@ -127,16 +136,19 @@ def train(name: str, lr: float, seed: int) -> dict[str, Any]:
     chosen = split()
     rng = np.random.default_rng(seed)
     model = module(torch, MLP.start(rng))
-    step = MAKERS[name](torch, model)
+    step = MAKERS[name](torch, model, damping)
     images, labels = torch.from_numpy(X[chosen.train].astype(np.float32)), torch.from_numpy(y[chosen.train])
     curve: list[list[float]] = []
     began = time.perf_counter()
-    for t, batch in enumerate(batches(len(chosen.train), BATCH, STEPS, rng)):
-        if t % EVERY == 0:
-            curve.append([t, _loss(model, X[chosen.train], y[chosen.train])])
-        step(images[batch], labels[batch], lr * (1 - t / STEPS))
+    try:
+        for t, batch in enumerate(batches(len(chosen.train), BATCH, STEPS, rng)):
+            if t % EVERY == 0:
+                curve.append([t, _loss(model, X[chosen.train], y[chosen.train])])
+            step(images[batch], labels[batch], lr * (1 - t / STEPS))
+        curve.append([STEPS, _loss(model, X[chosen.train], y[chosen.train])])
+    except torch.linalg.LinAlgError:  # a matrix that is not finite, or no longer definite
+        curve.append([STEPS, np.finfo(float).max])
     theta = parameters(model)
-    curve.append([STEPS, _loss(model, X[chosen.train], y[chosen.train])])
     accuracy = {part: 100 * MLP.accuracy(theta, X[where], y[where]) for part, where in chosen._asdict().items()}
     return {
         "loss": curve[-1][1],
@@ -150,13 +162,37 @@ def train(name: str, lr: float, seed: int) -> dict[str, Any]:
 
 def _loss(model: Any, X: Array, y: Array) -> float:
     loss = float(np.real(MLP.loss(parameters(model), X, y)))
-    return loss if np.isfinite(loss) else 1e300
+    return loss if np.isfinite(loss) else np.finfo(float).max
 
 
-def chosen(name: str, done: Records) -> float:
-    """Return the rate with the best validation accuracy, the lower loss among equals."""
-    rows = [(done[f"{name} {lr:g}", TUNING_SEED], lr) for lr in RATES[name]]
-    return min(rows, key=lambda row: (-row[0]["validation"], row[0]["loss"], row[1]))[1]
+def tried(name: str) -> list[tuple[float, float]]:
+    """Return the pairs of rate and damping that are tried.
+
+    >>> len(tried("Adam")), len(tried("K-FAC"))
+    (4, 9)
+    """
+    rates, dampings = GRID[name]
+    return [(lr, damping) for lr in rates for damping in dampings]
+
+
+def key(name: str, lr: float, damping: float) -> str:
+    """Return the text that names a setting.
+
+    >>> key("K-FAC", 0.1, 0.01)
+    'K-FAC, rate 0.1, damping 0.01'
+    """
+    return f"{name}, rate {lr:g}" + (f", damping {damping:g}" if damping else "")
+
+
+def complete(done: Records) -> list[str]:
+    """Return the methods of which every pair has been tried."""
+    return [name for name in GRID if all((key(name, *pair), TUNING_SEED) in done for pair in tried(name))]
+
+
+def chosen(name: str, done: Records) -> tuple[float, float]:
+    """Return the rate and damping with the best validation accuracy, the lower loss among equals; no diverged run."""
+    rows = [(done[key(name, *pair), TUNING_SEED], pair) for pair in tried(name)]
+    return min(rows, key=lambda row: (row[0]["diverged"], -row[0]["validation"], row[0]["loss"], row[1]))[1]
 
 
 def packages() -> dict[str, str]:
@@ -174,22 +210,17 @@ def run(file: Path = FILE, say: Callable[[str], None] = lambda text: None) -> No
     """Do the runs that the file lacks: first the rates, then the seeds."""
     done, versions = read(file), packages()
     for name in MAKERS:
-        for lr, seed in [(lr, TUNING_SEED) for lr in RATES[name]] + [(None, seed) for seed in SEEDS]:
-            rate = chosen(name, done) if lr is None else lr
-            key = f"{name} {rate:g}"
-            if (key, seed) in done:
+        for pair, seed in [(pair, TUNING_SEED) for pair in tried(name)] + [(None, seed) for seed in SEEDS]:
+            lr, damping = chosen(name, done) if pair is None else pair
+            setting = key(name, lr, damping)
+            if (setting, seed) in done:
                 continue
-            row = {
-                "key": key,
-                "seed": seed,
-                "name": name,
-                "lr": rate,
-                "package": PACKAGES[name],
-                "version": versions[PACKAGES[name]],
-            } | train(name, rate, seed)
+            package = PACKAGES[name]
+            about = {"name": name, "lr": lr, "damping": damping, "package": package, "version": versions[package]}
+            row = {"key": setting, "seed": seed} | about | train(name, lr, seed, damping)
             append(file, row)
-            done[key, seed] = row
-            say(f"{key}, seed {seed}: loss {row['loss']:.5f}, accuracy {row['accuracy']:.2f} %, {row['seconds']} s")
+            done[setting, seed] = row
+            say(f"{setting}, seed {seed}: loss {row['loss']:.5g}, accuracy {row['accuracy']:.2f} %")
 
 
 if __name__ == "__main__":

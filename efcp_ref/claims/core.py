@@ -76,6 +76,7 @@ class Claim:
     draw: Callable[[Measured], Any] | None = None  # -> a matplotlib figure
     alt: str = ""  # text of the figure for those who do not see it
     trained: bool = False  # whether it reads the cached training runs
+    replaced: str = ""  # the set-up that this one replaced after its results had been seen
 
 
 CLAIMS: dict[str, Claim] = {}

@@ -1,4 +1,7 @@
-"""Figures: one style, colours that the colour-blind tell apart (Okabe and Ito), readable on a dark page too."""
+"""Figures: one style, readable on a dark page too, colours that the colour-blind tell apart.
+
+The colours are Okabe and Ito's, the paler ones darkened to a contrast of at least 3 on the ground.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#008F68", "#B8568C", "#8A6D00", "#6B6B6B", "#000000")
 DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 MARKERS = "osD^vP*"
+FEW = 7  # points of a curve, each with a tick of its own
 PAPER = "#FBFAF5"  # an opaque light ground: the same figure is readable on a light and on a dark page
 STYLE: dict[str, Any] = {
     "figure.figsize": (6.4, 3.6), "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
-    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#D9D6CC",
+    "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
+    "grid.color": "#D9D6CC",
     "grid.linewidth": 0.6, "lines.linewidth": 1.8, "legend.frameon": False, "svg.hashsalt": "efcp_ref",
     "svg.fonttype": "path", "figure.constrained_layout.use": True,
 }
@@ -32,15 +37,22 @@ def axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[Any
 
 def lines(
     curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str, xscale: str = "linear",
-    yscale: str = "linear",
+    yscale: str = "linear", pairs: bool = False,
 ) -> Any:
-    """Return a figure with one line per name: colour, dash and marker all differ."""
+    """Return a figure with one line per name: colour, dash and marker all differ; of pairs the second is dashed."""
+    from matplotlib.ticker import NullLocator
+
     figure, ax = axes()
     for n, (name, (xs, ys)) in enumerate(curves.items()):
-        every = max(1, len(xs) // 8)
-        ax.plot(xs, ys, color=COLOURS[n % 7], linestyle=DASHES[n % 7], marker=MARKERS[n % 7], markevery=every,
-                markersize=5, label=name)
-    return finished(figure, ax, x, y, xscale, yscale)
+        look = n // 2 if pairs else n % 7
+        dash, every = DASHES[n % 2 if pairs else look], max(1, len(xs) // 8)
+        ax.plot(xs, ys, color=COLOURS[look], linestyle=dash, marker=MARKERS[look], markevery=every, markersize=5,
+                label=name)
+    finished(figure, ax, x, y, xscale, yscale)
+    if len(xs := next(iter(curves.values()))[0]) <= FEW:
+        ax.set_xticks(list(xs), [f"{value:g}" for value in xs])
+        ax.xaxis.set_minor_locator(NullLocator())
+    return figure
 
 
 def finished(figure: Any, ax: Any, x: str, y: str, xscale: str = "linear", yscale: str = "linear") -> Any:
@@ -59,8 +71,8 @@ def dots(groups: Mapping[str, Sequence[float]], label: str, xscale: str = "log")
     """Return a figure with every seed as a dot and the median as a bar, one row per name."""
     figure, ax = axes(6.4, 0.9 + 0.3 * len(groups))
     for n, (name, values) in enumerate(groups.items()):
-        colour = COLOURS[1] if "no feedback" in name else COLOURS[0]
-        marker = "s" if "no feedback" in name else "o"
+        other = "no feedback" in name or "equal loss" in name
+        colour, marker = (COLOURS[1], "s") if other else (COLOURS[0], "o")
         ax.plot(values, [n] * len(values), marker, color=colour, markersize=5, alpha=0.75)
         middle = sorted(values)[len(values) // 2]
         ax.plot([middle, middle], [n - 0.3, n + 0.3], color=colour, linewidth=2.5)

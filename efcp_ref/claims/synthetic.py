@@ -36,10 +36,10 @@ from efcp_ref.paper.theory import (
 
 # ---- SignSGD and its counterexample ------------------------------------------------------------------------------
 
-KINKED_STEPS = 400
+KINKED_STEPS, KINKED_EPS = 400, 0.5
 
 
-def _kinked_runs(eps: float = 0.5, gamma: float = 0.02) -> dict[str, Array]:
+def _kinked_runs(eps: float = KINKED_EPS, gamma: float = 0.02) -> dict[str, Array]:
     """Return f along three runs from (1, 1), the rate falling as 1 / sqrt(t + 1)."""
 
     def run(step: Callable[..., tuple[Array, sign.State]]) -> Array:
@@ -77,7 +77,7 @@ def _counterexample(seeds: Sequence[int]) -> Measured:
                 0.2 * runs["EF-SignSGD"][0],
             ),
         ),
-        {"curves": {name: (list(range(len(f))), f.tolist()) for name, f in runs.items()}},
+        {"curves": {name: (list(range(len(f))), f.tolist()) for name, f in runs.items()}, "say": {"eps": KINKED_EPS}},
     )
 
 
@@ -89,8 +89,8 @@ register(
         "ef-signsgd-slides.txt, lines 153 to 161",
         HOLDS,
         _counterexample,
-        "f(x) = eps |x1 + x2| + |x1 - x2| with eps = 0.5, from (1, 1), a kink: the subgradient takes sign(x1 - x2) = "
-        "+1 there (R33). No randomness, so there is one run of each.",
+        "f(x) = eps |x1 + x2| + |x1 - x2| with eps = {eps:g}, from (1, 1), a kink: the subgradient takes sign(x1 - "
+        "x2) = +1 there (R33). No randomness, so there is one run of each.",
         lambda m: figures.lines(m.data["curves"], "step", "f(x)"),
         "f against steps for SGD, SignSGD and EF-SignSGD: SignSGD stays at or above 1, the other two go to zero.",
     )
@@ -183,7 +183,7 @@ def _span(seeds: Sequence[int]) -> Measured:
             ),
             Condition("and SignSGD not within 1", 1.0, min(plain["least norm"])),
         ),
-        {"curves": curves},
+        {"curves": curves, "say": dict(zip(("examples", "unknowns"), labelled(0)[0].shape, strict=True))},
     )
 
 
@@ -196,20 +196,21 @@ register(
         "ef-signsgd-slides.txt, lines 233 and 145; Figure 3",
         HOLDS,
         _span,
-        "30 examples, 153 unknowns, started at 0: one feature is the label, two are constant, and each example has "
-        "features of its own. For least squares max-margin means least norm. All four methods fit the training data; "
-        "the test loss tells which solution they found. The data matter: on Gaussian data with a sparse truth the "
-        "distances behave alike, but no method's test loss goes to 0, since the least-norm solution is not that "
-        "truth. The full figure: four methods, the rates fall linearly (SGD's is constant).",
-        lambda m: figures.lines(m.data["curves"], "step", "distance to the span of the gradients", "log", "log"),
-        "Distance to the span of the gradients against steps, logarithmic: SGD at zero, EF-SignSGD falling to it at "
-        "the end, SignSGD and Signum staying above 2.",
+        "{examples} examples, {unknowns} unknowns, started at 0: one feature is the label, two are constant, and each "
+        "example has features of its own. For least squares max-margin means least norm. All four methods fit the "
+        "training data; the test loss tells which solution they found. The full figure: four methods, the rates fall "
+        "linearly (SGD's is constant).",
+        lambda m: figures.lines(m.data["curves"], "step", "distance to the span (cut at 0.0001)", "log", "log"),
+        "Distance to the span of the gradients against steps, logarithmic: SGD at zero, drawn at the cut, "
+        "EF-SignSGD falling towards it at the end, SignSGD and Signum staying near 2.",
+        replaced="Gaussian data with a sparse truth. There the distances behave alike, but no method's test loss "
+        "goes to 0, since the least-norm solution is not that truth. The data matter.",
     )
 )
 
 # ---- Lemma 3 and Theorem II --------------------------------------------------------------------------------------
 
-BOUND_D, BOUND_T, NOISE = 20, 400, 1.0
+BOUND_D, BOUND_T, NOISE, BOUND_GAMMA, BOUND_K = 20, 400, 1.0, 0.05, 4
 
 
 def _noisy_quadratic(seed: int) -> tuple[Callable[[Array], Array], Callable[[Array, int], Array], Array]:
@@ -233,7 +234,7 @@ def _lemma_3(seeds: Sequence[int]) -> Measured:
     rows: list[tuple[str, ...]] = []
     conditions: list[Condition] = []
     curves: dict[str, Any] = {}
-    gamma = 0.05
+    gamma = BOUND_GAMMA
     for k in (1, 4, 10):
         runs = _bound_runs(k, gamma, seeds)
         measured = np.mean([error_norms(run) for run in runs], axis=0)
@@ -249,7 +250,7 @@ def _lemma_3(seeds: Sequence[int]) -> Measured:
         ("compressor Top-k", "largest mean |e|^2", "bound of Lemma 3", "bound / measured"),
         tuple(rows),
         tuple(conditions),
-        {"curves": curves},
+        {"curves": curves, "say": {"d": BOUND_D, "gamma": gamma}},
     )
 
 
@@ -261,9 +262,9 @@ register(
         "ef-signsgd-slides.txt, line 174",
         HOLDS,
         _lemma_3,
-        "A quadratic in 20 dimensions with noise, rate 0.05, mean over the seeds; sigma^2 is the largest |g_t|^2 "
+        "A quadratic in {d} dimensions with noise, rate {gamma:g}, mean over the seeds; sigma^2 is the largest |g_t|^2 "
         "that was seen. The bound is far from tight: it is a worst case over all gradients.",
-        lambda m: figures.lines(m.data["curves"], "step", "mean |e_t|^2", yscale="log"),
+        lambda m: figures.lines(m.data["curves"], "step", "mean |e_t|^2", yscale="log", pairs=True),
         "The mean squared error norm against steps for three densities, each far below its bound, drawn as a level "
         "line.",
     )
@@ -278,12 +279,13 @@ def _theorem_2(seeds: Sequence[int]) -> Measured:
         "bound, printed": ([], []),
     }
     for gamma in (0.005, 0.02, 0.05, 0.2):
-        runs = _bound_runs(4, gamma, seeds)
+        runs = _bound_runs(BOUND_K, gamma, seeds)
         least = float(np.mean([smallest_gradient(run, lambda x: x) for run in runs]))
         f0 = float(np.mean([run.x[0] @ run.x[0] / 2 for run in runs]))
         sigma2 = max(float(np.max(np.sum(run.x**2, axis=1))) for run in runs) + NOISE
         bounds = [
-            theorem_2_bound(f0, gamma, 1.0, sigma2, 4 / BOUND_D, BOUND_T, variant) for variant in ("derived", "printed")
+            theorem_2_bound(f0, gamma, 1.0, sigma2, BOUND_K / BOUND_D, BOUND_T, variant)
+            for variant in ("derived", "printed")
         ]
         rows.append((f"{gamma:g}", f"{least:.3g}", *(f"{bound:.3g}" for bound in bounds)))
         conditions.append(Condition(f"rate {gamma:g}: least mean |grad f|^2 <= printed bound", least, bounds[1]))
@@ -294,7 +296,7 @@ def _theorem_2(seeds: Sequence[int]) -> Measured:
         ("rate", "least mean |grad f|^2", "bound, derived", "bound, printed"),
         tuple(rows),
         tuple(conditions),
-        {"curves": points},
+        {"curves": points, "say": {"T": BOUND_T, "k": BOUND_K, "d": BOUND_D}},
     )
 
 
@@ -307,8 +309,8 @@ register(
         "ef-signsgd-slides.txt, line 197",
         HOLDS,
         _theorem_2,
-        "The printed middle term is half of what the proof gives (R40); the measured side is below both. 400 steps "
-        "of Top-4 of 20.",
+        "The printed middle term is half of what the proof gives (R40); the measured side is below both. {T} steps "
+        "of Top-{k} of {d}.",
         lambda m: figures.lines(m.data["curves"], "learning rate", "least mean |grad f|^2", xscale="log", yscale="log"),
         "The measured side against the learning rate, below the derived and the printed bound everywhere.",
     )
@@ -429,7 +431,7 @@ register(
         "They end alike, and on the way differ by {apart:.0f} % at most. A quadratic whose curvatures spread over "
         "two decades, with noise, Top-4 of 20. H_t is printed with itself on both sides; the runnable loop takes the "
         "H of the step before (R35).",
-        lambda m: figures.lines(m.data["curves"], "step", "loss (median of the seeds, mean of 25 steps)", yscale="log"),
+        lambda m: figures.lines(m.data["curves"], "step", "loss, mean of 25 steps", yscale="log"),
         "Loss against steps of the plain and the scaled variant of diagonal AdaGrad with error feedback.",
     )
 )
@@ -608,10 +610,11 @@ register(
         HOLDS,
         _adagrad_rate,
         "A noisy quadratic in 20 dimensions, constant rate 1. The compressed run starts slower, as the d/T term "
-        "says, and catches up. With a rate proportional to 1 / sqrt(T) it stayed several times behind at the lengths "
-        "that were tried.",
+        "says, and catches up.",
         lambda m: figures.lines(m.data["curves"], "T", "mean |grad f|^2 over T steps", "log", "log"),
         "The mean squared gradient over T steps against T for compressed and dense AdaGrad: two falling curves that "
         "draw near.",
+        replaced="A rate proportional to 1 / sqrt(T). With it the compressed run stayed several times behind at the "
+        "lengths that were tried.",
     )
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from efcp_ref.claims import heavy, page, trained
+from efcp_ref.claims import comparators, heavy, page, trained
 from efcp_ref.claims.book import ORDER, claims
 from efcp_ref.claims.core import CLAIMS, HOLDS, NOT, PART, SEEDS, UNTESTABLE, Condition, Measured
 from efcp_ref.claims.methods import NAMES, Size, build
@@ -48,6 +48,40 @@ def test_every_setting_has_its_five_runs():
         for name, setting in heavy.settings_of(group, done).items():
             for seed in heavy.seeds_of(group):
                 assert (setting.key, seed) in done, f"{group}: {name}, seed {seed}"
+
+
+def test_the_cache_holds_nothing_else():
+    """A run of a setting that is no longer used would be taken for one of its name."""
+    done = heavy.read()
+    wanted = {
+        (setting.key, seed)
+        for group in heavy.GROUPS
+        for setting in heavy.settings_of(group, done).values()
+        for seed in heavy.seeds_of(group)
+    }
+    assert set(done) == wanted
+
+
+def test_the_cached_comparators_are_those_of_the_grid():
+    done = heavy.read(comparators.FILE)
+    assert comparators.complete(done) == list(comparators.GRID)
+    tuning = {(comparators.key(n, *pair), heavy.TUNING_SEED) for n in comparators.GRID for pair in comparators.tried(n)}
+    chosen = {(comparators.key(n, *comparators.chosen(n, done)), seed) for n in comparators.GRID for seed in SEEDS}
+    assert set(done) == tuning | chosen
+
+
+def test_no_comparator_is_tuned_less_than_a_method_of_this_package():
+    budgets = [len(comparators.tried(name)) for name in comparators.GRID]
+    assert min(budgets) >= min(len(rates) for _, _, rates in heavy.TUNED.values()) >= 3
+
+
+def test_a_claim_names_the_runs_that_it_reads():
+    assert "m = 8, rate 0.1" in trained.needed(CLAIMS["window-size"])
+    assert not any(name.startswith("lr ") for name in trained.needed(CLAIMS["window-size"]))
+    for claim in claims():
+        if claim.trained:
+            known = frozenset().union(*map(heavy.names_of, heavy.GROUPS))
+            assert {n for n in trained.needed(claim) if not n.endswith(")")} <= known
 
 
 def again(setting, seed):
