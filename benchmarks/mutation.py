@@ -4,11 +4,12 @@
     python benchmarks/mutation.py --sample 300
 
 The changes are those of Cosmic Ray: another operator, another comparison, a constant one off, a condition turned round,
-a loop left out. Those that no run can notice are not made: in annotations, or of a kind that raises at once (``a << b``
-on arrays). They are tried in a random order, so that the first N are a random sample of all. Each is tried in a fork
-of a warm process that reads the changed text in place of the file: no file is touched. The tests are those of the
-criterion, the quickest first, up to the first that fails. Results go to ``benchmarks/results/mutation.json`` after
-every change; run again, it goes on, and ``--survivors`` tries those that have survived once more.
+a loop left out. Those that say nothing of a test are not made: in annotations, in what only ``--certify`` runs, or of
+a kind that raises at once (``a << b`` on arrays). They are tried in a random order, so that the first N are a random
+sample of all. Each is tried in a fork of a warm process that reads the changed text in place of the file: no file is
+touched. The tests are those of the criterion, the quickest first, up to the first that fails. Results go to
+``benchmarks/results/mutation.json`` after every change; run again, it goes on, and ``--survivors`` tries those that
+have survived once more.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are
     "fisher.py": ("bounds", "fisher"),
     "replay": ("steps", "replay"),
 }
+WORKERS = "tests/oracle/test_workers.py"
 ARITHMETIC, BITS = ("Add", "Sub", "Mul", "Div", "Pow", "FloorDiv", "Mod"), ("BitOr", "BitAnd", "BitXor")
 ORDER, IDENTITY = ("Eq", "NotEq", "Lt", "LtE", "Gt", "GtE"), ("Is", "IsNot")
 PAIRS = ((ARITHMETIC, ARITHMETIC[:4]), (BITS, BITS), (ORDER, ORDER), (IDENTITY, IDENTITY))
@@ -51,6 +53,8 @@ OTHERS = ("AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndW
           "ReplaceBreakWithContinue", "ReplaceContinueWithBreak", "ExceptionReplacer", "NumberReplacer",
           "RemoveDecorator", "ZeroIterationForLoop", "ReplaceUnaryOperator_Delete_USub",
           "ReplaceUnaryOperator_Delete_Invert", "ReplaceUnaryOperator_Delete_Not")  # fmt: skip
+PLAIN = ("-q", "--no-header", "--tb=no", "--assert=plain", "-o", "addopts=", "-p", "no:cacheprovider",
+         "-p", "no:doctest", "-p", "no:xdist", "-p", "no:cov")  # fmt: skip
 SECONDS, WALL = 120, 900  # of the processor, and of the clock, before a change counts as a hang
 Change = dict[str, Any]
 
@@ -65,14 +69,25 @@ def wanted(operator: str) -> bool:
     return replaced and any(pair[0] in old and pair[1] in new for old, new in PAIRS)
 
 
-def annotated(source: str) -> set[int]:
-    """Return the lines' positions, as (line, column) packed in one number, that belong to annotations."""
-    inside: set[int] = set()
+def aside(source: str) -> set[int]:
+    """Return the positions, (line, column) in one number, of annotations and of what only ``--certify`` runs.
+
+    Enclosures (lambdas, and functions that return one) are asked for with ``--certify`` alone; they have tests of their
+    own, against rationals.
+    """
+    nodes: list[ast.AST] = []
     for node in ast.walk(ast.parse(source)):
-        for part in (getattr(node, "annotation", None), getattr(node, "returns", None)):
-            if part is not None and part.lineno == part.end_lineno:
-                inside |= {_place(part.lineno, column) for column in range(part.col_offset, part.end_col_offset)}
-    return inside
+        nodes += [part for part in (getattr(node, "annotation", None), getattr(node, "returns", None)) if part]
+        encloses = isinstance(node, ast.FunctionDef) and node.returns and "enclose." in ast.unparse(node.returns)
+        nodes += [node] if encloses or (isinstance(node, ast.Lambda) and "enclose." in ast.unparse(node)) else []
+    return {place for node in nodes for place in _places(source.splitlines(), node)}
+
+
+def _places(lines: list[str], node: Any) -> Iterator[int]:
+    for line in range(node.lineno, node.end_lineno + 1):
+        first = node.col_offset if line == node.lineno else 0
+        last = node.end_col_offset if line == node.end_lineno else len(lines[line - 1])
+        yield from (_place(line, column) for column in range(first, last))
 
 
 def _place(line: int, column: int) -> int:
@@ -85,7 +100,7 @@ def changes(path: Path) -> Iterator[Change]:
     from cosmic_ray.plugins import get_operator, operator_names
 
     source = path.read_text(encoding="utf-8")
-    tree, skipped, lines = get_ast(source), annotated(source), source.splitlines()
+    tree, skipped, lines = get_ast(source), aside(source), source.splitlines()
     for name in filter(wanted, operator_names()):
         operator = get_operator(name)()
         positions = (p for node in ast_nodes(tree) for p in operator.mutation_positions(node))
@@ -153,9 +168,9 @@ def _child(change: Change, out: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     sys.meta_path.insert(0, _Changed(CRITERIA / change["file"], mutated(change)))
     first, key = _First(), change["file"].split("/")[0]
-    files = [f"{HERE}/test_{name}.py" for name in TESTS[key]]
+    files = [f"{HERE}/test_{name}.py" for name in TESTS[key]] if key in TESTS else [WORKERS]
     existing = [file for file in files if (ROOT / file).exists()]
-    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", *existing], plugins=[first])
+    code = pytest.main(["-x", *PLAIN, *existing], plugins=[first])
     os.write(out, json.dumps([int(code), first.failed]).encode())
 
 
@@ -205,16 +220,23 @@ def written(path: Path, all_: int, rows: list[Change]) -> None:
 def _warm() -> None:
     """Import what every test needs and no criterion is part of."""
     import hypothesis
+    import ml_dtypes
     import numpy
     import pytest
     import scipy.linalg
 
     import efcp_ref.oracle.cases
-    import efcp_ref.oracle.exact
+    import efcp_ref.oracle.certify
+    import efcp_ref.oracle.enclose
+    import efcp_ref.oracle.judge
     import efcp_ref.oracle.mutants
 
+    null, out = os.open(os.devnull, os.O_WRONLY), os.dup(1)
+    os.dup2(null, 1)
+    pytest.main([*PLAIN, "--collect-only", "tests/oracle/test_exact.py"])  # imports what pytest imports on first use
+    os.dup2(out, 1)
     assert not [name for name in sys.modules if name.startswith("efcp_ref.oracle.criteria")]
-    _ = hypothesis, numpy, pytest, scipy.linalg, efcp_ref
+    _ = hypothesis, ml_dtypes, numpy, scipy.linalg, efcp_ref
 
 
 def main() -> None:
