@@ -13,7 +13,6 @@ import argparse
 import datetime
 import importlib
 import importlib.metadata
-import importlib.util
 import json
 import platform
 import sys
@@ -35,11 +34,21 @@ STAND_IN = "cuda_on_cpu"  # in the name of the stand-in's device
 
 
 def library(name: str) -> Any:
-    """Return a module, or None where it cannot be imported."""
+    """Return a module, or None where it cannot be imported; why is said."""
     try:
         return importlib.import_module(name)
-    except Exception:
+    except Exception as why:
+        print(f"not compared with {name}: {why}")
         return None
+
+
+def torch_with_cuda() -> Any:
+    """Return PyTorch where it has CUDA and finds a GPU, else None; why is said."""
+    torch = library("torch")
+    if torch is not None and not torch.cuda.is_available():
+        print(f"not compared with torch: {torch.__version__} finds no GPU")
+        return None
+    return torch
 
 
 class Bench:
@@ -135,27 +144,43 @@ class Bench:
 
     def others(self, w: Window, columns: np.ndarray, values: np.ndarray, g: Any, c: Any) -> None:
         """SP and LCG by cuSPARSE through CuPy and by PyTorch's CSR, on the same data (int32 and float32 alone)."""
-        if w.form != Format() or not self.real:
+        if w.form != Format():
             return
-        cupy, torch = library("cupy"), library("torch")
+        if not self.real:
+            print("not compared with cuSPARSE and PyTorch: there is no GPU")
+            return
         starts = np.arange(self.m + 1, dtype=np.int64 if self.m * w.k >= 2**31 else np.int32) * w.k
         order = np.argsort(columns, axis=1)
         of = np.arange(self.m) % len(values)
         sorted_columns = np.take_along_axis(columns, order, 1).astype(starts.dtype)[of].ravel()
         sorted_values = np.take_along_axis(values, order, 1)[of].ravel()
-        if cupy is not None and importlib.util.find_spec("cupyx"):
-            sparse = importlib.import_module("cupyx.scipy.sparse")
-            arrays = tuple(cupy.asarray(x) for x in (sorted_values, sorted_columns, starts))
-            G = sparse.csr_matrix(arrays, (self.m, self.d))
-            T, a, b = G.T.tocsr(), cupy.asarray(g), cupy.asarray(c)
-            self.add(what="SP", kernel="cuSPARSE", B_d=w.B_d, ms=self.time(lambda: G @ a))
-            self.add(what="LCG", kernel="cuSPARSE, transpose stored", B_d=w.B_d, ms=self.time(lambda: T @ b))
-            self.add(what="LCG", kernel="cuSPARSE, transposed on the fly", B_d=w.B_d, ms=self.time(lambda: G.T @ b))
-        if torch is not None and torch.cuda.is_available():
-            parts = (torch.as_tensor(x, device="cuda") for x in (starts, sorted_columns, sorted_values))
-            G = torch.sparse_csr_tensor(*parts, size=(self.m, self.d))
-            a = torch.as_tensor(g, device="cuda")
-            self.add(what="SP", kernel="PyTorch CSR", B_d=w.B_d, ms=self.time(lambda: G @ a))
+        csr = (sorted_values, sorted_columns, starts)
+        for compare in (self.cusparse, self.pytorch):
+            try:
+                compare(w.B_d, csr, g, c)
+            except Exception as why:  # out of memory, a format that it does not take: the others are still timed
+                print(f"{compare.__name__}: not timed, {type(why).__name__}: {why}")
+
+    def cusparse(self, B_d: int, csr: tuple[np.ndarray, ...], g: Any, c: Any) -> None:
+        """SP and LCG by cuSPARSE through CuPy."""
+        cupy, sparse = library("cupy"), library("cupyx.scipy.sparse")
+        if cupy is None or sparse is None:
+            return
+        G = sparse.csr_matrix(tuple(cupy.asarray(x) for x in csr), (self.m, self.d))
+        T, a, b = G.T.tocsr(), cupy.asarray(g), cupy.asarray(c)
+        self.add(what="SP", kernel="cuSPARSE", B_d=B_d, ms=self.time(lambda: G @ a))
+        self.add(what="LCG", kernel="cuSPARSE, transpose stored", B_d=B_d, ms=self.time(lambda: T @ b))
+        self.add(what="LCG", kernel="cuSPARSE, transposed on the fly", B_d=B_d, ms=self.time(lambda: G.T @ b))
+
+    def pytorch(self, B_d: int, csr: tuple[np.ndarray, ...], g: Any, c: Any) -> None:
+        """SP by PyTorch's CSR."""
+        torch = torch_with_cuda()
+        if torch is None:
+            return
+        values, columns, starts = (torch.as_tensor(x, device="cuda") for x in csr)
+        G = torch.sparse_csr_tensor(starts, columns, values, size=(self.m, self.d))
+        a = torch.as_tensor(g, device="cuda")
+        self.add(what="SP", kernel="PyTorch CSR", B_d=B_d, ms=self.time(lambda: G @ a))
 
     def step(self, form: Format, B_d: int) -> None:
         """A whole step of Sparse M-FAC with everything on the device."""
@@ -171,9 +196,9 @@ class Bench:
 
     def dense_step(self) -> None:
         """A step of dense M-FAC in PyTorch, float32, at the largest m that fits nine tenths of the free memory."""
-        torch = library("torch") if self.real else None
-        if torch is None or not torch.cuda.is_available():
-            print("dense step: not timed, no PyTorch with CUDA")
+        torch = torch_with_cuda() if self.real else None
+        if torch is None:
+            print("dense step: not timed, no PyTorch with a GPU")
             return
         m = min(self.m, int(0.9 * torch.cuda.mem_get_info()[0]) // (4 * self.d) - 4)
         if m < 1:
@@ -213,7 +238,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    with current("cuda").active():
+    try:
+        device = current("cuda")
+    except (ImportError, RuntimeError) as why:
+        raise SystemExit(f"nothing is measured: {why}") from why
+    with device.active():
         measure(given)
 
 

@@ -9,7 +9,10 @@ from efcp_ref.gpu.device import current
 from efcp_ref.gpu.formats import FORMATS
 from efcp_ref.gpu.window import LCG, SP, linear_combination, scalar_products
 
-device = current()
+try:
+    device = current("cuda")
+except (ImportError, RuntimeError) as why:
+    raise SystemExit(f"nothing is watched: {why}") from why
 for form, order, kernel in product(FORMATS, ("ascending", "bank"), ("textbook", "fast")):
     made = optimizer.sparse_mfac(
         d=3000, m=40, lam=1.0, block_size=800, density=0.05, dtype=form.value, index=form.index, order=order,

@@ -76,6 +76,7 @@ class CUDA:
 
     Raises:
         ImportError: PyCUDA or NVIDIA's driver is missing; the message says how to get them.
+        RuntimeError: there is no GPU.
     """
 
     kind = "cuda"
@@ -89,7 +90,10 @@ class CUDA:
                 f"({why}) EFCP_DEVICE=cpu runs them on the CPU"
             ) from why
         self.driver, self.transfers = driver, 0
-        self._context = Context(driver)
+        try:
+            self._context = Context(driver)
+        except (driver.Error, RuntimeError) as why:
+            raise RuntimeError(f"PyCUDA finds no GPU that it can use ({why}). EFCP_DEVICE=cpu runs on the CPU") from why
         self._pool, self._kernels = Pool(driver, self._context), {}  # type: ignore[var-annotated]
         forever(self)
 

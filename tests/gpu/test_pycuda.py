@@ -1,6 +1,7 @@
 """PyCUDA's own launcher before a driver whose device is the CPU. Needs PyCUDA: see ``.ci/pycuda_on_cpu``."""
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -308,6 +309,13 @@ print(cuda.free_memory(), cuda.empty((240_000,), np.float32).nbytes)  # of anoth
     assert run(code, environment, EFCP_CPU_MEMORY="1700000").split() == ["900000", "1700000", "960000"]
 
 
+def test_no_device_is_said(environment):
+    command = [sys.executable, "benchmarks/gpu/bench.py"]
+    done = subprocess.run(command, env=environment | {"EFCP_CPU_INIT": "100"}, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert done.stderr.startswith("nothing is measured: PyCUDA finds no GPU that it can use (")
+
+
 def test_the_oracle_passes_it(environment):
     command = [sys.executable, "-m", "efcp_ref", "check", "efcp_ref.gpu", "--device", "cuda", "--cases", "12"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
@@ -315,10 +323,21 @@ def test_the_oracle_passes_it(environment):
     assert "4 pass" in done.stdout
 
 
-def test_the_gpu_script_runs(environment, tmp_path):
-    sizes = ["--d", "20000", "--m", "8", "--runs", "1"]
-    command = [sys.executable, "benchmarks/gpu/bench.py", *sizes, "--out", str(tmp_path / "r.json")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+@pytest.mark.parametrize("sanitizer", [True, False])
+def test_the_gpu_script_runs(environment, tmp_path, sanitizer):
+    small = {"EFCP_RESULTS": str(tmp_path), "EFCP_CASES": "2", "EFCP_D": "5000", "EFCP_M": "4"}
+    if sanitizer:  # one that hands over to the program
+        stand_in = tmp_path / "compute-sanitizer"
+        stand_in.write_text('#!/bin/sh\necho "under $2"\nshift 4\nexec "$@"\n')
+        stand_in.chmod(0o755)
+        small["PATH"] = f"{tmp_path}:{environment['PATH']}"
+    command = ["bash", "benchmarks/gpu/run", sys.executable]
+    done = subprocess.run(command, env=environment | small, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("every kernel ran in every format") == 2 * sanitizer
+    assert ("under memcheck" in done.stdout) == ("under racecheck" in done.stdout) == sanitizer
+    assert ("skipped: 2 (no compute-sanitizer" in done.stdout) != sanitizer
     assert "no GPU figure" in done.stdout  # the stand-in is recognised
-    assert (tmp_path / "r.json").exists()
+    report = json.loads((tmp_path / "gpu_trial.json").read_text())
+    assert not report["a GPU"]
+    assert {row["what"] for row in report["rows"]} == {"SP", "LCG", "step"}

@@ -278,11 +278,7 @@ NOT_TRACED inline bool release()
 
 // ---- running -------------------------------------------------------------------------------------------------------
 
-#if defined(__SANITIZE_THREAD__)
-constexpr size_t GUARD = 0;      // it looks for races alone, and pays for every byte that is mapped
-#else
 constexpr size_t GUARD = 4 * 65536;      // bytes: a 16-bit index of 4-byte entries, of either sign, reaches no farther
-#endif
 
 // Stacks and shared memory; for the thread sanitizer no block may have those of another one.
 struct Memory {
@@ -320,7 +316,7 @@ NOT_TRACED inline char *Memory::map(size_t bytes)
 NOT_TRACED inline char *Memory::between_guards(size_t bytes)
 {
     size_t room = (bytes + 15) / 16 * 16;
-    char *before = map(GUARD + room + GUARD + 1), *array = before + GUARD;      // 1: never nothing
+    char *before = map(GUARD + room + GUARD), *array = before + GUARD;
     if (!before) return nullptr;
     guard({before, GUARD, array, bytes});
     guard({array + bytes, room - bytes + GUARD, array, bytes});
@@ -331,8 +327,7 @@ NOT_TRACED inline void Memory::guard(Guard g)
 {
 #if defined(__SANITIZE_ADDRESS__)
     __asan_poison_memory_region(g.first, g.bytes);
-#else
-    if (!GUARD) return;
+#elif !defined(__SANITIZE_THREAD__)      // which looks for races alone
     memset(g.first, 0xff, g.bytes);      // NaN in every floating-point format, -1 as an integer
     guards.push_back(g);
 #endif
