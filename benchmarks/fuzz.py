@@ -1,8 +1,8 @@
-"""Fuzzing the parsers: bytes, JSON, messages, text, ``.npy`` files and whole bundles that try to do harm.
+"""Fuzzing the parsers: bytes, JSON, messages, text, arrays, bundles, reports and campaigns that try to do harm.
 
-Run ``python benchmarks/fuzz.py --inputs 130000``. Hypothesis draws every input: valid data that is then cut, doubled or
-overwritten, and structures of the right kind with wrong contents (one drawn
-seed damages valid data in ten ways, each counted). Only the error that a parser documents may leave it.
+Run ``python benchmarks/fuzz.py --inputs 150000``; ``--only reports`` runs one parser and records nothing. Hypothesis
+draws every input: valid data that is then cut, doubled or overwritten (one drawn seed damages it in ten ways, each
+counted), and structures of the right kind with wrong contents. Only the error that a parser documents may leave it.
 The address space is bounded while it runs, every parser's traced memory is measured on its worst inputs, and the
 bundles are read under a hook that notices each file opened outside their folder. Figures go to
 ``benchmarks/results/doors.json``.
@@ -20,11 +20,13 @@ import sys
 import tempfile
 import time
 import tracemalloc
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
@@ -32,9 +34,15 @@ from hypothesis import strategies as st
 
 from efcp_ref import tracing
 from efcp_ref.contract import NAMES
-from efcp_ref.oracle import hostile, process, results, textmode, vectors, wire
+from efcp_ref.oracle import campaign, chunks, hostile, pool, process, results, textmode, vectors, wire
 from efcp_ref.oracle.cases import generate
+from efcp_ref.oracle.core import Check
 from efcp_ref.oracle.hostile import Hostile
+from efcp_ref.oracle.judge import Failure, OperationReport, Report
+from efcp_ref.oracle.record import Row, Tier, restored
+from efcp_ref.oracle.report import diff, machines
+from efcp_ref.oracle.report.collect import Stats
+from efcp_ref.oracle.targets import UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "doors.json"
@@ -189,6 +197,74 @@ def read_bundle(change: tuple[str, bytes]) -> None:
         path.write_bytes(before)
 
 
+def read_report(pair: Any) -> None:
+    """Two reports, whatever they hold, and what changed between them."""
+    folder = Path(REPORTS.name)
+    for name, data in zip("ab", pair if isinstance(pair, tuple) else (pair, _report_text()), strict=True):
+        (folder / f"{name}.jsonl").write_bytes(data)
+    with contextlib.suppress(UsageError):
+        found = diff.difference(diff.read(folder / "a.jsonl"), diff.read(folder / "b.jsonl"))
+        told = "\n".join(found.lines()) + json.dumps(found.as_json())
+        assert all(c.isprintable() or c == "\n" for c in told), "control characters reach the terminal"
+
+
+def read_chunk(data: bytes) -> None:
+    """A line of ``chunks.log``; damaged ones with a checksum that is right, too. What is read is counted."""
+    for line in (data, b"%08x %b\n" % (zlib.crc32(data[9:-1]), data[9:-1])):
+        done = chunks.from_line(line)
+        for row in done.rows if done else ():
+            verdict, outcome = restored(row)
+            Stats().add(row)
+            campaign.judging._Tally(row.operation).add(verdict, outcome, keep=row.kept)
+            chunks.to_line(chunks.Finished(chunks.Chunk("sp", 0, 0, 10), (row,)))
+
+
+def read_campaign(data: tuple[bytes, bytes]) -> None:
+    """A folder of a campaign: its head and its log; it is resumed, or refused in words."""
+    with tempfile.TemporaryDirectory(dir=REPORTS.name) as name:
+        folder = Path(name)
+        (folder / "campaign.json").write_bytes(data[0])
+        (folder / "chunks.log").write_bytes(data[1])
+        with contextlib.suppress(UsageError):
+            log = campaign.Log(folder, PLAN)
+            ledger = campaign.Ledger(PLAN, log, None)
+            ledger.count("sp")
+            log.close()
+
+
+def write_junit(texts: list[str]) -> None:
+    """Whatever a target says of itself, the files for machines are well formed."""
+    first = Check(texts[0], "T2", "2:11", texts[1], 2.0, "fail", texts[2])
+    row = Row("sp", 0, 0, "float64", "fail", {"T2": Tier("fail", 2.0)}, first=first)
+    stats = Stats()
+    stats.add(row)
+    failure = Failure(restored(row)[0], None, texts[3], texts[4])
+    operation = OperationReport("sp", "fail", failed=1, errors={texts[3]: 1}, failures=(failure,), note=texts[4])
+    report = Report(texts[5], (operation,), broken=texts[0], notes=(texts[1],))
+    ElementTree.fromstring(machines.junit(report, stats))
+    for line in machines.jsonl(report, stats).splitlines():
+        json.loads(line)
+
+
+def read_address(address: str) -> None:
+    """What is given to ``--dask``: what Dask gets to see is a host and a port, and prints as it is."""
+    with contextlib.suppress(UsageError):
+        host, _, port = pool.address_of(address).rpartition(":")
+        assert host.isprintable()
+        assert 0 < int(port) < 1 << 16
+
+
+class Planned(campaign.Plan):
+    """A plan that reads the code of its target once."""
+
+    def head(self) -> dict[str, Any]:
+        """Return what a folder must agree with."""
+        return dict(HEAD)
+
+
+PLAN = Planned(chunks.Door("efcp_ref.contract"), ("sp",), 30, 0)
+HEAD = campaign.Plan.head(PLAN)
+REPORTS: Any = tempfile.TemporaryDirectory(prefix="efcp-fuzz-")
 EMPTY: Any = tempfile.TemporaryDirectory(prefix="efcp-fuzz-")
 BUNDLE: Any = tempfile.TemporaryDirectory(prefix="efcp-fuzz-")
 
@@ -236,6 +312,62 @@ def _traces() -> st.SearchStrategy[bytes]:
     return body.map(lambda v: json.dumps(v).encode())
 
 
+def _report_text() -> bytes:
+    """A small report: a pass, a failure, an operation that is not offered."""
+    stats = Stats()
+    first = Check("omega", "T2", "2:11", "|.| <= u", 3.0, "fail", "wrong", (1,), 1.0, 2.0, 0.5)
+    for index, verdict in enumerate(("pass", "fail", "error", "inconclusive")):
+        shown = first if verdict == "fail" else None
+        stats.add(Row("sp", 0, index, "float64", verdict, {"T2": Tier("fail" if shown else "pass", 0.5)}, first=shown))
+    known = OperationReport("sp", "fail", 1, 1, {"density": 1}, {"raised": 1}, worst=first, seconds=2.0)
+    return machines.jsonl(Report("mine.py", (known, OperationReport("lcg", "skip"))), stats).encode()
+
+
+def _chunk_line() -> bytes:
+    """A line of ``chunks.log`` with a pass and a failure."""
+    first = Check("omega", "T2", "2:11", "|.| <= u", 3.0, "fail", "wrong", (1,), 1.0, 2.0, 0.5)
+    rows = (Row("sp", 0, 0, "float64", "pass", {"T1": Tier("pass", 0.0)}),
+            Row("sp", 0, 1, "float32", "fail", {"T2": Tier("fail", 3.0)}, first=first, worst=first))  # fmt: skip
+    return chunks.to_line(chunks.Finished(chunks.Chunk("sp", 0, 0, 10), rows, 0.5))
+
+
+@st.composite
+def _swapped(draw: Callable[..., Any], whole: bytes, head: int = 0) -> bytes:
+    """Lines of JSON, one value somewhere inside replaced by anything; ``head`` bytes stand before the JSON."""
+    lines = whole.splitlines()
+    at = draw(st.integers(0, len(lines) - 1))
+    body = json.loads(lines[at][head:])
+    inside: Any = body
+    for _ in range(draw(st.integers(0, 3))):
+        keys = sorted(inside) if isinstance(inside, dict) else range(len(inside))
+        deeper = [key for key in keys if isinstance(inside[key], (dict, list)) and inside[key]]
+        if not deeper:
+            break
+        inside = inside[draw(st.sampled_from(deeper))]
+    if isinstance(inside, dict) and inside:
+        inside[draw(st.sampled_from(sorted(inside)))] = draw(anything)
+    elif isinstance(inside, list) and inside:
+        inside[draw(st.integers(0, len(inside) - 1))] = draw(anything)
+    lines[at] = lines[at][:head] + json.dumps(body).encode()
+    return b"\n".join(lines) + b"\n"
+
+
+def _campaigns() -> st.SearchStrategy[tuple[bytes, bytes]]:
+    """A head and a log that fit, one of them damaged or with a wrong value inside."""
+    head = json.dumps(PLAN.head() | {"cases": 30, "finished": False}).encode()
+    log = _chunk_line() + b"00000000 {torn"
+    dice = st.integers(0, 2**32).map(Random)
+    heads = st.one_of(_swapped(head), dice.map(lambda d: damage(head, d)), st.binary(max_size=16))
+    logs = st.one_of(dice.map(lambda d: damage(log, d)), _swapped(_chunk_line(), 9), st.binary(max_size=16))
+    return st.one_of(st.tuples(heads, st.just(log)), st.tuples(st.just(head), logs))
+
+
+def _addresses() -> st.SearchStrategy[str]:
+    """Addresses: of nobody, of no kind, of nothing."""
+    parts = ["tcp://", "inproc://", "127.0.0.1", ":", "9", "-1", "99999", "[::1]", "/", "\0"]
+    return st.one_of(st.lists(st.sampled_from(parts), max_size=6).map("".join), st.text(max_size=8))
+
+
 def parsers() -> dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any], int]]:
     """Name of every parser: what reads, what is read, and its share of the inputs."""
     dumped = anything.map(lambda v: json.dumps(v).encode())
@@ -260,12 +392,19 @@ def parsers() -> dict[str, tuple[Callable[[Any], None], st.SearchStrategy[Any], 
         "paths": (read_path, words.map("".join), 1),
         "arguments": (read_arguments, _arguments(), 1),
         "bundles": (read_bundle, one_file, 1),
+        "reports": (read_report, st.one_of(damaged(st.just(_report_text())), _swapped(_report_text()),
+                                           st.tuples(_swapped(_report_text()), _swapped(_report_text()))), 6),
+        "chunks": (read_chunk, st.one_of(damaged(st.just(_chunk_line())), _swapped(_chunk_line(), 9)), 8),
+        "campaigns": (read_campaign, _campaigns(), 1),
+        "JUnit": (write_junit, st.lists(st.text(st.characters(), max_size=12), min_size=6, max_size=6), 1),
+        "Dask addresses": (read_address, _addresses(), 1),
     }
 
 
 # --- running ------------------------------------------------------------------------------------------------------
 
-PER_DRAW = {"JSON": 4, "npy": 5, "text": 10, "frames": 5, "traces": 4}  # inputs per draw, at least, on the average
+# inputs per draw, at least, on the average
+PER_DRAW = {"JSON": 4, "npy": 5, "text": 10, "frames": 5, "traces": 4, "reports": 3, "chunks": 5}
 OPENED: list[str] = []
 WATCHED = False
 
@@ -274,7 +413,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     """Notice files opened by name while a parser runs; below a folder only names are opened, relative to it."""
     if WATCHED and event == "open" and isinstance(arguments[0], (str, bytes)):
         name = os.fsdecode(arguments[0])
-        ours = name.startswith((EMPTY.name, BUNDLE.name)) or name.endswith((".py", ".pyc"))
+        ours = name.startswith((EMPTY.name, BUNDLE.name, REPORTS.name)) or name.endswith((".py", ".pyc"))
         if os.path.isabs(name) and not ours:
             OPENED.append(name)
 
@@ -339,15 +478,20 @@ def record(key: str, value: Any, file: Path = RESULTS) -> None:
 def main() -> None:
     """Fuzz every parser, print and record how many inputs it was given."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--inputs", type=int, default=130_000)
+    parser.add_argument("--inputs", type=int, default=150_000)
+    parser.add_argument("--only", nargs="*", choices=list(parsers()), help="these parsers; nothing is recorded")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     sys.addaudithook(_hook)
     began, seen, peaks = time.monotonic(), Counter[str](), {}
     for name, inputs in shares(options.inputs):
+        if options.only and name not in options.only:
+            continue
         peaks[name] = run(name, inputs, seen)
         print(f"{name}: {seen[name]} inputs, at most {peaks[name]} bytes", flush=True)
-    refused = seen.pop("refused")
+    refused = seen.pop("refused", 0)
+    if options.only:
+        return
     record("fuzz", {
         "command": f"python benchmarks/fuzz.py --inputs {options.inputs}", "inputs": sum(seen.values()),
         "inputs per parser": dict(seen), "refused as hostile": refused, "crashes": 0, "files opened outside": 0,

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from efcp_ref.oracle.record import Row, Thinner, from_json, to_json
+from efcp_ref.contract import NAMES
+from efcp_ref.oracle.record import DTYPES, Row, Thinner, from_json, row_is_sound, to_json
 from efcp_ref.oracle.targets import START_TIMEOUT, Judged
 
 SIZE = 10  # cases of one chunk; each is judged once per precision
@@ -137,9 +138,25 @@ def from_line(line: bytes) -> Finished | None:
         body = json.loads(data)
         chunk = Chunk(**body["chunk"])
         rows = tuple(from_json(chunk.operation, chunk.seed, raw) for raw in body["rows"])
-        return Finished(chunk, rows, body["seconds"], body["lost"])
-    except (ValueError, KeyError, TypeError):
+        finished = Finished(chunk, rows, body["seconds"], body["lost"])
+        return finished if _sound(finished) else None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
+
+
+def _sound(finished: Finished) -> bool:
+    """Whether everything has the type and lies in the range that counting relies on: a checksum can be forged."""
+    chunk, numbers = finished.chunk, (finished.chunk.seed, finished.chunk.start, finished.chunk.stop, finished.lost)
+    return (
+        chunk.operation in NAMES
+        and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+        and chunk.start < chunk.stop <= chunk.start + SIZE
+        and chunk.dtype in (None, *DTYPES)
+        and type(finished.seconds) in (int, float)
+        and 0 <= finished.seconds < 1e9
+        and len(finished.rows) <= SIZE * len(DTYPES)
+        and all(row_is_sound(row) and chunk.start <= row.index < chunk.stop for row in finished.rows)
+    )
 
 
 # --- a worker process ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import selectors
 import subprocess
 import sys
@@ -24,6 +25,8 @@ BOOT = (
 )
 TRIES = 3  # workers that may die on one chunk
 PATIENCE = 2.0  # seconds that an idle worker has to end by itself
+_ADDRESS = re.compile(r"(?:[a-z]{1,10}://)?(?:[A-Za-z0-9_.-]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):([0-9]{1,5})")
+ANSWER = 10.0  # seconds that a scheduler has to answer
 AHEAD = 4  # chunks per Dask thread that are submitted before they are needed
 Finishes = Generator[Finished, None, None]
 
@@ -192,17 +195,37 @@ def on_dask(door: Door, chunks: Iterable[Chunk], address: str) -> Finishes:
         client.close()
 
 
+def address_of(text: str) -> str:
+    """Return the address of a scheduler, checked before Dask sees it.
+
+    Raises:
+        UsageError: it is not HOST:PORT, with or without a scheme.
+
+    >>> address_of("tcp://127.0.0.1:8786"), address_of("[::1]:8786")
+    ('tcp://127.0.0.1:8786', '[::1]:8786')
+    """
+    found = _ADDRESS.fullmatch(text)
+    if found is None or not 0 < int(found.group(1)) < 1 << 16:
+        raise UsageError(f"--dask {text[:80]!r}, must be the address of a scheduler, such as tcp://127.0.0.1:8786")
+    return text
+
+
 def _client(address: str) -> Any:
+    address = address_of(address)
     try:
         from distributed import Client
     except ImportError:
         raise UsageError("--dask needs Dask: pip install 'efcp-ref[distributed]'") from None
     try:
-        client = Client(address, timeout=10, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as why:
-        raise UsageError(f"--dask {address}: no cluster answers ({why})") from None
+        client = Client(address, timeout=ANSWER, set_as_default=False)
+    except Exception as why:  # whatever a wrong address makes of itself: no host, no port, no scheme, no certificate
+        raise UsageError(f"--dask {address}: no cluster answers ({str(why)[:200]})") from None
     mine = oracle_version()
-    others = {worker: v for worker, v in client.run(oracle_version, on_error="return").items() if v != mine}
+    versions = client.run(oracle_version, on_error="return")
+    others = {worker: v for worker, v in versions.items() if v != mine}
+    if not versions:
+        client.close()
+        raise UsageError(f"--dask {address}: the cluster has no workers")
     if others:
         worker, found = next(iter(others.items()))
         client.close()

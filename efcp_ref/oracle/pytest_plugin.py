@@ -73,8 +73,8 @@ def expected_failures(config: pytest.Config) -> dict[str, str]:
     for name in config.getoption("efcp_xfail"):
         try:
             lines += Path(name).read_text(encoding="utf-8").splitlines()
-        except OSError as why:
-            raise pytest.UsageError(f"--efcp-xfail {name}: {why.strerror}") from None
+        except (OSError, ValueError) as why:  # no such file, no UTF-8, no path
+            raise pytest.UsageError(f"--efcp-xfail {name}: {getattr(why, 'strerror', None) or why}") from None
     found: dict[str, str] = {}
     for line in lines:
         what, _, reason = (part.strip() for part in line.partition("#"))

@@ -13,6 +13,7 @@ from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, CaseVerd
 from efcp_ref.oracle.targets import Outcome
 
 TIERS = ("T0", "T1", "T2", "T3")
+DTYPES = ("float64", "float32")
 WORSE = (PASS, INCONCLUSIVE, FAIL)  # of one tier: the last of these that occurs
 
 
@@ -150,6 +151,35 @@ def from_json(operation: str, seed: int, raw: Mapping[str, Any]) -> Row:
 
 
 # --- rows of one chunk --------------------------------------------------------------------------------------------
+
+
+def row_is_sound(row: Row) -> bool:
+    """Whether a row that was read holds what `row_of` could have made: nothing else is counted.
+
+    >>> row_is_sound(Row("sp", 0, 3, "float64", "pass")), row_is_sound(Row("sp", 0, 3, "float64", "perhaps"))
+    (True, False)
+    """
+    texts = (row.reason, row.error, row.kind, row.traceback, row.output)
+    return (
+        type(row.index) is int
+        and row.dtype in DTYPES
+        and row.verdict in (PASS, FAIL, ERROR, INCONCLUSIVE)
+        and set(row.tiers) <= set(TIERS)
+        and all(tier.verdict in WORSE for tier in row.tiers.values())
+        and all(isinstance(text, str) for text in texts)
+        and isinstance(row.kept, bool)
+        and all(check is None or _check_is_sound(check) for check in (row.first, row.worst))
+    )
+
+
+def _check_is_sound(check: Check) -> bool:
+    texts = (check.stage, check.line, check.rule, check.reason)
+    return (
+        all(isinstance(text, str) for text in texts)
+        and check.tier in TIERS
+        and check.verdict in WORSE
+        and all(type(i) is int for i in check.at)
+    )
 
 
 class Thinner:

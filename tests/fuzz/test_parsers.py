@@ -20,7 +20,10 @@ def fuzz():
     return module
 
 
-PARSERS = ("JSON", "npy", "typed arrays", "results", "text", "frames", "traces", "paths", "arguments", "bundles")
+PARSERS = (
+    "JSON", "npy", "typed arrays", "results", "text", "frames", "traces", "paths", "arguments", "bundles", "reports",
+    "chunks", "campaigns", "JUnit", "Dask addresses",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PARSERS)

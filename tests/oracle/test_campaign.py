@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -14,7 +15,8 @@ import pytest
 from efcp_ref.oracle import campaign, terminal
 from efcp_ref.oracle.chunks import Chunk, Door, Finished, from_line, judge_chunk, split, to_line
 from efcp_ref.oracle.judge import check_target, judge
-from efcp_ref.oracle.pool import LostWorkers, locally
+from efcp_ref.oracle.pool import LostWorkers, locally, on_dask
+from efcp_ref.oracle.record import Row
 from efcp_ref.oracle.report.run import check
 from efcp_ref.oracle.targets import Local, Target, UsageError
 from tests.oracle.helpers import OPERATIONS, same, wrong
@@ -173,6 +175,54 @@ def test_an_unfinished_campaign_is_not_mixed_with_another(target, tmp_path):
     fresh = campaign.Log(folder, plan, fresh=True)
     assert fresh.resumed == 0
     fresh.close()
+
+
+@pytest.mark.parametrize("head", [b"", b"{", b"[]", b'{"format": 1}', b"\xff", b'{"format": "x"}', b"null"])
+def test_a_head_that_cannot_be_read_loses_no_chunk(target, tmp_path, head):
+    folder, plan = tmp_path / "report", campaign.Plan(Door(target), ("sp",), 20, 0)
+    log = campaign.Log(folder, plan)
+    log.add(Finished(Chunk("sp", 0, 0, 10), ()))
+    log.close()
+    written = (folder / "chunks.log").read_bytes()
+    (folder / "campaign.json").write_bytes(head)
+    with pytest.raises(UsageError, match="--fresh"):
+        campaign.Log(folder, plan)
+    (folder / "campaign.json").unlink()
+    with pytest.raises(UsageError, match=r"chunks.log without campaign.json; --fresh starts over"):
+        campaign.Log(folder, plan)
+    assert (folder / "chunks.log").read_bytes() == written
+    campaign.Log(folder, plan, fresh=True).close()
+    assert (folder / "chunks.log").read_bytes() == b""
+
+
+def forged(**changes):
+    """A line whose checksum is right and whose content is not."""
+    whole = json.loads(to_line(Finished(Chunk("sp", 0, 0, 10), (Row("sp", 0, 0, "float64", "pass"),)))[9:])
+    row = {**whole["rows"][0], **changes.pop("row", {})}
+    chunk = {**whole["chunk"], **changes.pop("chunk", {})}
+    data = json.dumps({**whole, "rows": [row], "chunk": chunk, **changes}).encode()
+    return b"%08x %b\n" % (zlib.crc32(data), data)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"chunk": {"operation": "../x"}}, {"chunk": {"stop": 10**9}}, {"chunk": {"seed": -1}},
+        {"chunk": {"start": "0"}}, {"row": {"i": 10}}, {"row": {"i": 1.5}}, {"row": {"v": "perhaps"}}, {"row": {"t": "bfloat16"}},
+        {"row": {"tiers": []}}, {"row": {"tiers": {"T9": ["pass", 0]}}}, {"row": {"why": 3}}, {"row": {"kept": 1}},
+        {"row": {"first": {"stage": []}}}, {"row": {"first": 3}}, {"seconds": "nan"}, {"seconds": float("nan")},
+        {"lost": -1}, {"rows": [[]]}, {"rows": {}, "lost": None},
+    ],
+)  # fmt: skip
+def test_a_forged_line_is_no_chunk(changes):
+    assert from_line(forged()) is not None
+    assert from_line(forged(**changes)) is None
+
+
+@pytest.mark.parametrize("text", ["", " ", "x", ":", "tcp://", "tcp://:1", "a:0", "a:65536", "a:1\n", "\x1b[2J:1"])
+def test_what_is_no_address_of_a_cluster_is_wrong_usage(text):
+    with pytest.raises(UsageError, match=r"must be the address of a scheduler"):
+        list(on_dask(Door("efcp_ref"), [], text))
 
 
 def test_a_finished_campaign_starts_over(target, tmp_path):

@@ -43,6 +43,15 @@ def test_a_worker_killed_in_the_middle_changes_nothing(cluster, tmp_path):
     assert same(terminal.as_json(spread)) == same(terminal.as_json(alone))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_without_workers_is_wrong_usage(tmp_path):
+    with (
+        distributed.LocalCluster(n_workers=0, dashboard_address=None, local_directory=str(tmp_path)) as empty,
+        pytest.raises(UsageError, match="the cluster has no workers"),
+    ):
+        campaign.run(Door(wrong(tmp_path)), ["sp"], 10, dask=empty.scheduler_address)
+
+
 def test_an_address_where_nobody_answers_is_wrong_usage(tmp_path):
     with pytest.raises(UsageError, match="no cluster answers"):
         campaign.run(Door(wrong(tmp_path)), ["sp"], 10, dask="tcp://127.0.0.1:9")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import os
+import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from efcp_ref.oracle.core import ERROR, FAIL
+from efcp_ref.oracle import hostile
+from efcp_ref.oracle.core import ERROR, FAIL, SEVERITY
 from efcp_ref.oracle.report.machines import FORMAT
 from efcp_ref.oracle.targets import UsageError
 
@@ -17,40 +20,99 @@ NOTICED = 1e-3  # ratios below are of no interest
 SLOWER = 1.5  # times the old seconds per case
 SHORTEST = 0.5  # seconds of an operation below which time says nothing
 BAD = (FAIL, ERROR)
-LARGEST = 1 << 30  # bytes of a report that are read
+LARGEST = 1 << 29  # bytes of a report that are read
+MOST = 2_000_000  # cases of a report that are no pass
+LONGEST = 1 << 24  # bytes of one line
+_ID = re.compile(r"[a-z0-9_]{1,60}:\d{1,18}:\d{1,18}:[a-z0-9]{1,20}")
 
 
 @dataclass(frozen=True)
 class Read:
-    """A report that was read back."""
+    """A report that was read back, its values of the types that `difference` counts on."""
 
     head: Mapping[str, Any]
     operations: Mapping[str, Mapping[str, Any]]
-    cases: Mapping[str, Mapping[str, Any]]  # every case that is no pass, by id
+    cases: Mapping[str, str]  # verdict of every case that is no pass, by id
 
 
 def read(path: str | Path) -> Read:
     """Read ``report.jsonl``, or the one in a folder.
 
     Raises:
-        UsageError: there is none, or it is no report of ours.
+        UsageError: there is none, or it is no report of ours; the line and the rule that it breaks are named.
     """
     path = Path(path) / "report.jsonl" if Path(path).is_dir() else Path(path)
+    found, number = Read({}, {}, {}), 0
     try:
-        if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path}: larger than {LARGEST >> 30} GiB")
-        with open(path, encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file]
-        head = lines[0]
-        if head["format"] != FORMAT:
-            raise UsageError(f"{path}: format {head['format']!r}, must be {FORMAT!r}")
-        operations = {one["operation"]: one for one in lines if one["kind"] == "operation"}
-        cases = {one["case"]: one for one in lines if one["kind"] == "case"}
-        return Read(head, operations, cases)
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode) or about.st_size > LARGEST:
+                raise UsageError(f"{path}: no plain file of at most {LARGEST >> 20} MiB")
+            while line := file.readline(LONGEST + 1):
+                number += 1
+                _take(found, number, hostile.json_value(line, LONGEST))
     except OSError as why:
         raise UsageError(f"{path}: {why.strerror}") from None
-    except (ValueError, LookupError, TypeError, RecursionError) as why:
-        raise UsageError(f"{path}: not a report of efcp-ref ({type(why).__name__}: {str(why)[:100]})") from None
+    except hostile.Hostile as why:
+        raise UsageError(f"{path}: not a report of efcp-ref (line {number}: {why})") from None
+    except ValueError as why:  # a path with a zero byte
+        raise UsageError(f"{str(path)!r}: {why}") from None
+    if not number:
+        raise UsageError(f"{path}: not a report of efcp-ref (it is empty)")
+    return found
+
+
+def _take(found: Any, number: int, one: Any) -> None:
+    """Take one line in."""
+    kind = hostile.field(one, "kind", str)
+    if (number == 1) != (kind == "report"):
+        raise hostile.Hostile("the first line, and no other, is of kind 'report'")
+    if kind == "report":
+        if (name := hostile.field(one, "format", str)) != FORMAT:
+            raise hostile.Hostile(f"format {name[:40]!r}, must be {FORMAT!r}")
+        found.head["target"] = hostile.field(one, "target", str)
+        found.head.update(seed=_count(one, "seed"), cases=_count(one, "cases"))
+    elif kind == "operation":
+        found.operations[hostile.field(one, "operation", str)] = _operation(one)
+    elif kind == "case":
+        case = hostile.field(one, "case", str)
+        if not _ID.fullmatch(case):
+            raise hostile.Hostile(f"case {case[:60]!r}, must be OPERATION:SEED:INDEX:DTYPE")
+        found.cases[case] = _verdict(one)
+        if len(found.cases) > MOST:
+            raise hostile.Hostile(f"more than {MOST} cases that are no pass")
+
+
+def _operation(one: Mapping[str, Any]) -> dict[str, Any]:
+    counts = {n: hostile.field(one, n, dict) for n in ("inconclusive", "errors")}
+    tiers = hostile.field(one, "tiers", dict)
+    return {
+        "verdict": _verdict(one), "passed": _count(one, "passed"), "failed": _count(one, "failed"),
+        **{n: {reason: _count(c, reason) for reason in c} for n, c in counts.items()},
+        "note": hostile.field(one, "note", str), "seconds": _number(hostile.field(one, "seconds", (int, float))),
+        "tiers": {tier: {"largest": _number(hostile.field(tiers, tier, dict).get("largest"))} for tier in tiers},
+    }  # fmt: skip
+
+
+def _verdict(one: Mapping[str, Any]) -> str:
+    if (verdict := hostile.field(one, "verdict", str)) not in SEVERITY:
+        raise hostile.Hostile(f"verdict {verdict[:40]!r}, must be one of {', '.join(SEVERITY)}")
+    return verdict
+
+
+def _count(one: Mapping[str, Any], name: str) -> int:
+    if not 0 <= (count := hostile.field(one, name, int)) < 1 << 63:
+        raise hostile.Hostile(f"{name[:40]!r} is {str(count)[:40]}, must be a count")
+    return count
+
+
+def _number(raw: Any) -> float:
+    """A ratio or a time: none is 0, infinities and NaN travel as text."""
+    if raw in ("inf", "-inf", "nan"):
+        return float(raw)
+    if raw is not None and (isinstance(raw, bool) or not isinstance(raw, (int, float)) or abs(raw) > 1e308):
+        raise hostile.Hostile(f"{str(raw)[:40]!r} is no number")
+    return float(raw or 0.0)
 
 
 @dataclass(frozen=True)
@@ -86,10 +148,15 @@ class Difference:
             entries = getattr(self, name)
             if entries:
                 yield f"{title} ({len(entries)}):"
-                yield from ("  " + entry for entry in entries[:20])
+                yield from ("  " + _plain(entry) for entry in entries[:20])
                 yield from ([f"  ... {len(entries) - 20} more"] if len(entries) > 20 else [])
         if not any(getattr(self, name) for name in titles if name != "notes"):
             yield "no difference"
+
+
+def _plain(entry: str) -> str:
+    """A line that a terminal only shows: what was read may hold control characters."""
+    return "".join(c if c.isprintable() else "?" for c in entry[:300])
 
 
 def difference(a: Read, b: Read) -> Difference:
@@ -117,8 +184,8 @@ def _ratios(a: Read, b: Read, shared: list[str]) -> tuple[tuple[str, ...], tuple
     for name in shared:
         before, after = a.operations[name]["tiers"], b.operations[name]["tiers"]
         for tier in [t for t in after if t in before]:
-            old, new = (float(side[tier]["largest"] or 0.0) for side in (before, after))
-            if max(old, new) < NOTICED:
+            old, new = (float(side[tier]["largest"]) for side in (before, after))
+            if not max(old, new) >= NOTICED:
                 continue
             if new > GROWN * old:
                 larger.append(f"{name} {tier}: {old:.3g} -> {new:.3g}")
@@ -154,7 +221,7 @@ def _cases(a: Read, b: Read) -> tuple[tuple[str, ...], tuple[str, ...], tuple[st
     if a.head["seed"] != b.head["seed"]:
         return (), (), (*notes, "the seeds differ, so single cases are not compared")
     most = min(int(a.head["cases"]), int(b.head["cases"]))
-    old, new = ({c: one["verdict"] for c, one in side.cases.items()} for side in (a, b))
+    old, new = a.cases, b.cases
     within = [case for case in {**old, **new} if int(case.split(":")[2]) < most and _both(case, a, b)]
     broke = [f"{c}: {new[c]}" for c in within if new.get(c) in BAD and old.get(c) not in BAD]
     fixed = [c for c in within if old.get(c) in BAD and new.get(c) not in BAD]

@@ -1,6 +1,7 @@
 """What changed between two reports."""
 
 import json
+import os
 
 import pytest
 from click.testing import CliRunner
@@ -59,3 +60,52 @@ def test_what_is_no_report_is_wrong_usage(tmp_path, text):
         read(tmp_path)
     result = CliRunner().invoke(main, ["diff", str(tmp_path), str(tmp_path / "none")])
     assert result.exit_code == 2
+
+
+GOOD = {"kind": "report", "format": "efcp-ref report 1", "target": "mine.py", "seed": 0, "cases": 4}
+OPERATION = {"kind": "operation", "operation": "sp", "verdict": "fail", "passed": 1, "failed": 1, "inconclusive": {},
+             "errors": {}, "note": "", "seconds": 1.0, "tiers": {"T2": {"largest": 2.0}}}  # fmt: skip
+CASE = {"kind": "case", "case": "sp:0:1:float64", "verdict": "fail"}
+
+
+def written(path, *lines):
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("number", "lines"),
+    [
+        (1, [OPERATION]), (2, [GOOD, GOOD]), (1, [{**GOOD, "cases": "4"}]), (1, [{**GOOD, "seed": -1}]),
+        (2, [GOOD, {**OPERATION, "verdict": "perhaps"}]), (2, [GOOD, {**OPERATION, "tiers": []}]),
+        (2, [GOOD, {**OPERATION, "tiers": {"T2": {"largest": "x"}}}]), (2, [GOOD, {**OPERATION, "seconds": None}]),
+        (2, [GOOD, {**OPERATION, "errors": {"raised": "many"}}]), (2, [GOOD, {"kind": "operation"}]),
+        (2, [GOOD, {**CASE, "case": "sp:0"}]), (2, [GOOD, {**CASE, "case": "sp:0:x:float64"}]), (2, [GOOD, [1]]),
+    ],
+)  # fmt: skip
+def test_the_line_that_is_wrong_is_named(tmp_path, number, lines):
+    path = written(tmp_path / "report.jsonl", *lines)
+    with pytest.raises(UsageError, match=rf"not a report of efcp-ref \(line {number}: "):
+        read(path)
+    ran = CliRunner().invoke(main, ["diff", str(path), str(path)])
+    assert ran.exit_code == 2
+    assert "Traceback" not in ran.output
+
+
+def test_no_control_character_of_a_report_reaches_the_terminal(tmp_path):
+    bad = {**OPERATION, "operation": "\x1b[2Jsp\u202e"}
+    a = written(tmp_path / "a", GOOD)
+    b = written(tmp_path / "b", {**GOOD, "target": "\x1b]0;x\x07"}, bad)
+    text = "\n".join(difference(read(a), read(b)).lines())
+    assert "?[2Jsp?: not judged -> fail" in text
+    assert all(c.isprintable() or c == "\n" for c in text)
+
+
+def test_a_line_of_many_megabytes_and_a_pipe_are_refused(tmp_path):
+    (tmp_path / "report.jsonl").write_bytes(b'"' + b"x" * (1 << 25))
+    with pytest.raises(UsageError, match="at most"):
+        read(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("/dev/null", tmp_path / "pipe"):
+        with pytest.raises(UsageError, match="no plain file"):
+            read(name)
