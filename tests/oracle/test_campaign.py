@@ -208,7 +208,8 @@ def forged(**changes):
     "changes",
     [
         {"chunk": {"operation": "../x"}}, {"chunk": {"stop": 10**9}}, {"chunk": {"seed": -1}},
-        {"chunk": {"start": "0"}}, {"row": {"i": 10}}, {"row": {"i": 1.5}}, {"row": {"v": "perhaps"}}, {"row": {"t": "bfloat16"}},
+        {"chunk": {"start": "0"}}, {"row": {"i": 10}}, {"row": {"i": 1.5}}, {"row": {"v": "perhaps"}},
+        {"row": {"t": "bfloat16"}},
         {"row": {"tiers": []}}, {"row": {"tiers": {"T9": ["pass", 0]}}}, {"row": {"why": 3}}, {"row": {"kept": 1}},
         {"row": {"first": {"stage": []}}}, {"row": {"first": 3}}, {"seconds": "nan"}, {"seconds": float("nan")},
         {"lost": -1}, {"rows": [[]]}, {"rows": {}, "lost": None},
