@@ -372,7 +372,9 @@ def trace(name: str, d: int, steps: int, depth: int, as_json: bool) -> None:
 
     grid = Table("paper line", "code", "what changed", box=box.SIMPLE_HEAD, pad_edge=False)
     shown = tracing.table(recorded, depth)
-    for row in shown:
+    for number, row in enumerate(shown):
+        if number and (row.line, row.code) == shown[0][:2]:
+            grid.add_section()  # the next step
         grid.add_row(*map(Text, row))
     Console(width=None if sys.stdout.isatty() else 140).print(grid)
     if inner := len(recorded.events) - len(shown):
@@ -492,7 +494,7 @@ def replay(dump: Path, start: int, stop: int | None, plot: Path | None, as_json:
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="List what can be reproduced.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the figure.")
-@click.option("--again", is_flag=True, help="Train the cached runs anew: an hour, resumed where it stopped.")
+@click.option("--again", is_flag=True, help="Train the runs of NAME anew: minutes, resumed where it stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_json: bool) -> None:
     """Reproduce a figure or table of the paper by NAME: its numbers, the verdict, and with --out its figure.

@@ -71,9 +71,7 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     if name not in {claim.id for claim in claims()}:
         raise KeyError(f"nothing is called {name!r}, choose from {', '.join(item.name for item in items())}")
     claim = CLAIMS[name]
-    if again and claim.trained:
-        _train_again(claim, say)
-    measured = claim.measure(SEEDS)
+    measured = _measured_again(claim, say) if again and claim.trained else claim.measure(SEEDS)
     file = None
     if folder is not None and claim.draw is not None:
         from efcp_ref.claims.figures import save
@@ -101,15 +99,18 @@ def again_file() -> Path:
     return Path(tempfile.gettempdir()) / f"efcp_ref_runs_{digest.hexdigest()[:12]}.jsonl"
 
 
-def _train_again(claim: Any, say: Say) -> None:
-    """Train the runs that a claim needs, resuming what was begun, and read them from now on."""
+def _measured_again(claim: Any, say: Say) -> Any:
+    """Train the runs that a claim needs, resuming what was begun, and measure the claim on these."""
     from efcp_ref.claims import heavy, trained
 
-    trained.use(heavy.FILE)
     names, file = trained.needed(claim), again_file()
     say(f"training anew into {file}; what it holds already is not trained twice")
     heavy.run(file=file, say=say, names=names)
-    trained.use(file)
+    try:
+        trained.use(file)
+        return claim.measure(SEEDS)
+    finally:
+        trained.use(heavy.FILE)
 
 
 def text(result: Result) -> str:

@@ -73,6 +73,14 @@ def test_trace_prints_the_lines_of_the_paper():
     assert "1:5" in result.output
 
 
+def test_trace_sets_the_steps_apart():
+    lines = [line.strip() for line in run("trace", "topk_sgd", "--d", 4, "--steps", 3).stdout.splitlines()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("1:5")]
+    assert len(starts) == 3
+    assert lines[starts[1] - 1] == lines[starts[2] - 1] == ""
+
+
+
 def test_the_module_is_the_command_and_its_help_is_quick():
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     said = subprocess.run([sys.executable, "-m", "efcp_ref", "--help"], capture_output=True, text=True, check=True)

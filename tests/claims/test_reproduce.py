@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from efcp_ref.cli import main
-from efcp_ref.reproduce import items, reproduce, text
+from efcp_ref.reproduce import again_file, items, reproduce, text
 
 
 def called(*arguments):
@@ -42,6 +42,40 @@ def test_a_second_run_gives_the_same_numbers_and_the_same_figure(name, tmp_path)
     first, second = (reproduce(name, tmp_path / folder) for folder in "ab")
     assert text(first._replace(figure=None)) == text(second._replace(figure=None))
     assert first.figure.read_bytes() == second.figure.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["sparse-ggt", "batch-size"])  # the second needs the runs that choose the rates
+def test_again_trains_what_the_claim_needs_and_no_more(name, tmp_path, monkeypatch):
+    """Training is replaced by a look into the cache; the slow test below trains."""
+    from efcp_ref.claims import heavy, trained
+    from efcp_ref.claims.core import CLAIMS
+
+    cached, trainings = heavy.read(), []
+
+    def looked_up(setting, seed):
+        trainings.append((setting.key, seed))
+        row = cached[setting.key, seed]
+        return {k: v for k, v in row.items() if k not in ("key", "seed", "group", "name")}
+
+    monkeypatch.setattr(heavy, "train", looked_up)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    said = []
+    assert text(reproduce(name, again=True, say=said.append)) == text(reproduce(name))
+    assert str(again_file()) in said[0]
+    needed = trained.needed(CLAIMS[name])
+    assert len(trainings) == len(set(trainings))
+    tuning = {"batch-size": "tuning"}.get(name)
+    wanted = {key for key, row in cached.items() if row["name"] in needed or row["group"] == tuning}
+    assert set(trainings) == wanted
+    reproduce(name, again=True)  # resumed: nothing is left to train
+    assert len(trainings) == len(wanted)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_again_gives_the_same_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert text(reproduce("sparse-ggt", again=True)) == text(reproduce("sparse-ggt"))
 
 
 def test_without_a_folder_nothing_is_drawn():
