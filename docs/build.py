@@ -289,7 +289,7 @@ def configured(tree: list[Any], version: str | None) -> Path:
 
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8") + yaml.safe_dump({"nav": tree}, sort_keys=False, width=120)
     if version:
-        text += "extra: {version: {provider: mike}}\n"
+        text += "extra: {version: {provider: mike}}\nhooks: [../docs/_build/hooks.py]\n"
     path = BUILD / "mkdocs.yml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -297,7 +297,7 @@ def configured(tree: list[Any], version: str | None) -> Path:
 
 def mkdocs(config: Path, version: str | None) -> None:
     """Run mkdocs, or mike where a version is named."""
-    command = ["mkdocs", "build", "--quiet", "-f", str(config)]
+    command = ["mkdocs", "build", "-f", str(config)]
     if version:
         command = ["mike", "deploy", "--config-file", str(config), "--update-aliases", version, "latest"]
     command[0] = str(Path(sys.executable).with_name(command[0]))

@@ -1,4 +1,4 @@
-"""A Griffe extension: docstrings are plain text, so an asterisk in a formula is an asterisk."""
+"""A Griffe extension: docstrings are plain text, an asterisk in a formula is an asterisk, and an example is code."""
 
 from __future__ import annotations
 
@@ -8,17 +8,34 @@ from typing import Any
 import griffe
 
 
-class PlainAsterisks(griffe.Extension):
-    """Escape asterisks outside code in every docstring, so that ``p2*...*ps`` is not taken for emphasis."""
+class PlainText(griffe.Extension):
+    """Escape asterisks outside code, so that ``p2*...*ps`` is not taken for emphasis; put examples into fences."""
 
     def on_instance(self, *, obj: Any, **kwargs: Any) -> None:
         """Change the docstring of one object."""
-        if obj.docstring and "*" in obj.docstring.value:
-            obj.docstring.value = "\n".join(_escaped(line) for line in obj.docstring.value.splitlines())
+        if obj.docstring and ("*" in obj.docstring.value or ">>>" in obj.docstring.value):
+            obj.docstring.value = marked(obj.docstring.value)
+
+
+def marked(text: str) -> str:
+    r"""Return a docstring as Markdown: an example ends at the next empty line.
+
+    >>> marked("a*b\n\n>>> 2 * 3\n6\n\nc").split("\n\n")
+    ['a\\*b', '```pycon\n>>> 2 * 3\n6\n```', 'c']
+    """
+    rows: list[str] = []
+    fence = ""
+    for line in [*text.splitlines(), ""]:
+        if not fence and line.lstrip().startswith(">>>"):
+            fence = line[: len(line) - len(line.lstrip())] + "```"
+            rows.append(f"{fence}pycon")
+        elif fence and not line.strip():
+            rows.append(fence)
+            fence = ""
+        rows.append(line if fence else _escaped(line))
+    return "\n".join(rows[:-1])
 
 
 def _escaped(line: str) -> str:
-    if line.lstrip().startswith((">>>", "...")):
-        return line
     parts = re.split(r"(``.*?``|`[^`]*`)", line)
     return "".join(part if number % 2 else part.replace("*", r"\*") for number, part in enumerate(parts))

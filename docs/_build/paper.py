@@ -307,7 +307,7 @@ def table_12() -> str:
         ours = theory.percent(theory.density_of_rank(shapes, rho))
         literal = theory.percent(theory.density_of_rank(shapes, rho, "p+1"))
         halved = theory.percent(theory.density_of_rank_with_indices(shapes, rho))
-        rows.append([str(rho), f"{given} %", f"{ours} %", f"{literal} %", f"{halved} %"])
+        rows.append([str(rho), *(f"{share}\u00a0%" for share in (given, ours, literal, halved))])
     return table(
         ["rank", "printed", "recomputed", "the formula read literally (R31)", "equal bytes, indices counted (R42)"],
         rows,
@@ -322,7 +322,11 @@ def figure_2() -> str:
         share = Fraction(kept, rank.RESNET_18)
         rounded, cut = theory.percent(share), theory.percent(share, truncated=True)
         rows.append(
-            [f"{kept:,}", f"{given} %", f"{rounded} %", f"{cut} %", "cut off" if rounded != given else "rounded"]
+            [
+                f"{kept:,}",
+                *(f"{percent}\u00a0%" for percent in (given, rounded, cut)),
+                "cut off" if rounded != given else "rounded",
+            ]
         )
     return table(["k", "printed", "rounded", "cut off", "the paper"], rows, "densities of Figure 2")
 

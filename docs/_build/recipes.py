@@ -140,13 +140,12 @@ def exercises() -> str:
 
     parts = []
     for name in ids():
-        first, _, rest = statement(name).partition("\n\n")
+        start = starter(name)
+        function = start.partition("(")[0].removeprefix("def ").strip()
         parts += [
-            f"## {name} {{ #exercise-{name.lower().replace(':', '-')} }}\n",
-            " ".join(first.split()) + "\n",
-            fenced(rest, "text") if rest.strip() else "",
-            f"Paper: {line_link(name, '../..')}.\n",
-            fenced(starter(name), "python"),
+            f"## {name}: `{function}` {{ #exercise-{name.lower().replace(':', '-')} }}\n",
+            " ".join(statement(name).partition("\n\n")[0].split()) + f" Paper: {line_link(name, '../..')}.\n",
+            fenced(start, "python"),
             folded("tip", "Hint", hint(name)),
             folded("success", "One right answer", fenced(solution(name), "python")),
         ]

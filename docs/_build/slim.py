@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 _KEPT = re.compile(r"(<(pre|script|style|textarea)\b.*?</\2>)", re.S)
-_RUN = re.compile(r'(?:<span class="p">[^<]*</span>\s*){2,}')
 _MARKS = re.compile(r'<use [^>]*? style="([^"]*)"/>(?:<use [^>]*? style="\1"/>)+')
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 
@@ -32,26 +31,16 @@ def slimmed(site: Path) -> None:
 def page(text: str) -> str:
     r"""Return a page without indentation, its highlighted code in fewer spans.
 
-    >>> page('<p>\n    a  b</p><pre>  <span class="n">x</span><span class="o">=</span></pre>')
-    '<p>\na b</p><pre>  x<span class="p">=</span></pre>'
+    Names, blanks, operators and punctuation have the colour of the code around them (assets/extra.css).
+
+    >>> page('<p>\n    a  b</p><pre>  <span class="k">if</span> <span class="n">x</span><span class="p">:</span></pre>')
+    '<p>\na b</p><pre>  <span class="k">if</span> x:</pre>'
     """
     parts = _KEPT.split(text)
     for n in range(0, len(parts), 3):
         parts[n] = re.sub(r" {2,}", " ", re.sub(r"\s*\n\s*", "\n", parts[n]))
-    return spans("".join(part for n, part in enumerate(parts) if n % 3 < 2))
-
-
-def spans(text: str) -> str:
-    """Return highlighted code with plain names and blanks unmarked, and neighbours of one colour in one span.
-
-    Operators and punctuation have one colour in assets/extra.css; names have that of the code around them.
-
-    >>> spans('<span class="n">f</span><span class="p">(</span><span class="o">*</span><span class="n">a</span>')
-    'f<span class="p">(*</span>a'
-    """
-    text = re.sub(r'<span class="[nw]">([^<]*)</span>', r"\1", text.replace("<span></span>", ""))
-    text = text.replace('<span class="o">', '<span class="p">')
-    return _RUN.sub(lambda m: f'<span class="p">{re.sub("<[^>]*>", "", m[0])}</span>', text)
+    text = "".join(part for n, part in enumerate(parts) if n % 3 < 2)
+    return re.sub(r'<span class="[nwop]">([^<]*)</span>', r"\1", text.replace("<span></span>", ""))
 
 
 def drawing(text: str) -> str:
