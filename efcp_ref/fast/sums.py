@@ -10,6 +10,7 @@ view of the window where nothing has to be widened.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -61,40 +62,47 @@ class Tile:
     """
 
     def __init__(self, rows: int, widths: tuple[int, ...], span: int, dtype: np.dtype[Any]) -> None:
+        self._strips, self._count, self._span = len(widths), rows, span
+        self._ends = np.concatenate([[0], np.cumsum(np.repeat(widths, rows))]).astype(np.int32)
+        self.values: Array = np.zeros(self._ends[-1], dtype)
+        self.indices: Array = np.zeros(self._ends[-1], np.int32)
+        self.use(self.values, self.indices)
+
+    def use(self, values: Array, indices: Array) -> None:
+        """Take these arrays themselves, without copying: views of the window."""
+        self._arrays = values, indices
+
+    @cached_property
+    def _csr(self) -> Any:
         from scipy import sparse
 
-        self._strips, self._count = len(widths), rows
-        ends = np.concatenate([[0], np.cumsum(np.repeat(widths, rows))]).astype(np.int32)
-        arrays = (np.zeros(ends[-1], dtype), np.zeros(ends[-1], np.int32), ends)
-        self._rows = sparse.csr_array(arrays, shape=(len(ends) - 1, span), copy=False)
-        self._columns = sparse.csc_array(arrays, shape=(span, len(ends) - 1), copy=False)
-        self.indices: Array = self._rows.indices
-        self.values: Array = self._rows.data
-        self._columns.indices, self._columns.data = self.indices, self.values  # the same, whatever SciPy made of them
+        return sparse.csr_array((*self._arrays, self._ends), shape=(len(self._ends) - 1, self._span), copy=False)
 
-    def use(self, values: Array, indices: Array | None = None) -> None:
-        """Take these arrays themselves, without copying: views of the window."""
-        self._rows.data = self._columns.data = values
-        if indices is not None:
-            self._rows.indices = self._columns.indices = indices
+    @cached_property
+    def _csc(self) -> Any:
+        from scipy import sparse
+
+        return sparse.csc_array((*self._arrays, self._ends), shape=(self._span, len(self._ends) - 1), copy=False)
 
     def times(self, x: Array) -> Array:
         """Return the scalar products of the rows with a slice of a vector, (rows,), or of n vectors, (span, n)."""
-        parts = (self._rows @ x).reshape(self._strips, self._count, *x.shape[1:])
+        parts = (self.matrix() @ x).reshape(self._strips, self._count, *x.shape[1:])
         return parts.sum(axis=0, dtype=np.float64)
 
     def combined(self, c: Array) -> Array:
         """Return the linear combination of the rows, (span,)."""
-        return self._columns @ np.tile(c, self._strips)
+        self._csc.data, self._csc.indices = self._arrays
+        return self._csc @ np.tile(c, self._strips)
 
     def write_out(self, dense: Array) -> None:
         """Write the rows into the columns of (span, rows)."""
-        row = np.tile(np.arange(self._count), self._strips)
-        dense[self._rows.indices, np.repeat(row, np.diff(self._rows.indptr))] = self._rows.data
+        values, indices = self._arrays
+        dense[indices, np.repeat(np.tile(np.arange(self._count), self._strips), np.diff(self._ends))] = values
 
     def matrix(self) -> Any:
-        """Return the rows as a SciPy CSR array."""
-        return self._rows
+        """Return the rows as a SciPy CSR array, those of one strip after those of another."""
+        self._csr.data, self._csr.indices = self._arrays
+        return self._csr
 
 
 class Tiles:

@@ -105,14 +105,12 @@ class Window:
         """Show a piece to a tile: what has its width already as a view, the rest widened in the cache."""
         where = piece.stretch(self.count)
         positions, values = self.indices[where], self.values[where]
-        if positions.dtype == np.int32:
-            tile.use(tile.values, positions)
-        else:
+        if positions.dtype != np.int32:
             np.copyto(tile.indices, positions)
-        if values.dtype == tile.values.dtype and values.dtype != BF16:
-            tile.use(values)
-        else:
-            widened(values, tile.values.dtype, tile.values)
+            positions = tile.indices
+        if values.dtype != tile.values.dtype or values.dtype == BF16:
+            values = widened(values, tile.values.dtype, tile.values)
+        tile.use(values, positions)
 
 
 def _split(row: Array, width: int) -> Array:

@@ -127,6 +127,20 @@ def test_an_interrupt_at_any_line_leaves_the_step_before(name):
     np.testing.assert_allclose(optimizer.step(last), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["sparse_mfac", "sparse_ggt"])
+def test_two_errors_take_turns_but_not_after_an_interrupt(name):
+    """A step writes the error of the step before last; a thread of an interrupted step may still be writing there."""
+    optimizer = getattr(fast, name)(**SMALL[name])
+    places = []
+    for g in gradients(4):
+        optimizer.step(g)
+        places.append(id(optimizer._state.xi))
+    assert len(set(places)) == 2
+    with pytest.raises(ValueError, match="g holds"):
+        optimizer.step(np.full(29, np.nan))
+    assert optimizer._state.room is None
+
+
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(
     "wrong", [np.full(29, np.nan), np.full(29, np.inf), np.ones(28), np.ones((29, 1)), np.array(["x"] * 29)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,13 @@ class Optimizer:
             KeyboardInterrupt, and anything else that interrupts: the state is as before.
         """
         before = self._ready()
+        again = _without_room(before)
         try:
+            self._state = again
             u, self._state = self._next(before, g)
             return u
         except BaseException:
-            self._state = before
+            self._state = again
             raise
 
     def _ready(self) -> Any:
@@ -134,6 +137,11 @@ class Optimizer:
     def _rebuilt(self, numbers: Mapping[str, int], arrays: Mapping[str, Array]) -> Any:
         """Return the state of these integers and arrays."""
         raise NotImplementedError
+
+
+def _without_room(state: Any) -> Any:
+    """Return a state that lends its room to no step: after a second Ctrl-C, threads may still be writing there."""
+    return state if getattr(state, "room", None) is None else replace(state, room=None)
 
 
 def _plain(value: Any) -> Any:
