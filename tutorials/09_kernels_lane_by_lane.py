@@ -16,17 +16,19 @@
 # After this page you will be able to
 #
 # - say which thread reads which address in Algorithms 2 and 3, without a GPU;
-# - count memory sectors and bank conflicts from a trace;
+# - count memory sectors, idle lanes and bank conflicts of the CUDA kernels;
 # - show what goes wrong where a barrier is missing.
 #
 # The reference runs a kernel as it is printed: the T threads of a block are *lanes* of a NumPy axis, and one line runs for
-# all lanes before the next line starts. So a trace of it knows every address.
+# all lanes before the next line starts. So a trace of it knows every address. The same kernels in CUDA C run on the CPU,
+# too, through g++: `observe` writes down every access.
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 from _style import BLUE, GREEN, PURPLE, RED, show, show_trace
 
+from efcp_ref.gpu import observe
 from efcp_ref.paper.algorithm_2 import parallel_reduce, sp_kernel
 from efcp_ref.paper.algorithm_3 import lcg_kernel
 from efcp_ref.tracing import trace
@@ -62,23 +64,20 @@ show(fig, alt="Ten columns of a row: round 0 covers columns 0 to 3 with lanes 0 
 # ## Coalescing
 #
 # A GPU reads global memory in sectors of 32 bytes. Thirty-two lanes that read neighbouring 4-byte entries touch
-# four sectors. If each lane took a run of its own, they would touch one sector each. The gather $g_i$ in line 11 has no
-# such order: positions are wherever Top-k found them. We count, from the addresses in a trace.
+# four; if each lane took a run of its own, one each. The gather $g_i$ in line 11 has no such order: positions are
+# wherever Top-k found them. We observe `sp.cu` with one warp on a row of 250 entries.
 
 # %%
-def sectors(addresses):
-    """Return how many sectors of 32 bytes one warp touches."""
-    return len(np.unique(np.asarray(addresses) // 32))
-
-
-K, D = 256, 20_000
+K, D = 250, 20_000
 row = np.sort(rng.choice(D, K, replace=False)).astype(np.int32)[None]
-warp = trace(sp_kernel, row, np.ones((1, K)), np.ones(D), T=32)
-columns = [event.variables["j"] for event in warp.events if event.line == "2:8" and event.changed]
-coalesced = np.mean([sectors(4 * j) for j in columns])
-gather = np.mean([sectors(4 * event.variables["i"]) for event in warp.events if event.line == "2:9"])
-own_runs = np.mean([sectors(4 * (np.arange(32) * (K // 32) + step)) for step in range(K // 32)])
-print(f"sectors per round: line 9 {coalesced:.0f}, if each lane had its own run {own_runs:.0f}, gather of g {gather:.1f}")
+seen = observe("sp", row, np.ones((1, K), np.float32), np.ones(D, np.float32), threads=32)
+print("\n".join(text for text in seen.table() if " mem " not in text and "barrier" not in text))
+reads = {line.paper: line for line in seen.lines if line.kind == "read" and line.space == "global"}
+index, gather = reads["2:9"], reads["2:11"]
+first = seen.accesses[seen.accesses["array"] == seen.arrays.index("I")][:32]  # one step: lane and address
+own_runs = len(np.unique((first["address"][0] + 4 * -(-K // 32) * np.arange(32)) // 32))
+print(f"{index.steps} steps, {index.idle_lanes} lanes idle in the last; sectors: {index.sectors} in line 9, {gather.sectors} in line 11")
+print(f"first step of line 9: {len(np.unique(first['address'] // 32))} sectors; if each lane had its own run, {own_runs}")
 
 # %% [markdown]
 # ## The tree needs a barrier per level
@@ -146,43 +145,44 @@ print("right", small.result, "\nentries at risk", at_risk, "\nlost update", lost
 # ## Bank conflicts
 #
 # Shared memory has 32 banks; entry n lies in bank n mod 32. Lanes of a warp that hit different entries of one bank
-# wait for each other. Top-k positions are scattered, so a few collide in most rounds. Positions that are multiples of 32
-# are the worst case: all lanes in one bank.
+# wait for each other: the step takes as many passes as the fullest bank has entries. Top-k positions are scattered, so
+# a few collide in most steps. Multiples of 32 are the worst case. A window may also store the entries of a block in
+# *bank order*: the first of every bank, then the second of every bank, and so on.
 
 # %%
-def conflict(event):
-    """Return how many lanes of a round share the fullest bank."""
-    entry = event.variables["index"] - event.variables["start_d"]
-    return np.bincount(entry % 32).max()
-
-
-B_D, B_K, M = 2048, 64, 16
+B_D, B_K, M = 8192, 256, 4
 scattered = np.stack([np.sort(rng.choice(B_D, B_K, replace=False)) for _ in range(M)]).astype(np.int32)
 aligned = np.stack([np.arange(B_K) * 32] * M).astype(np.int32)
-degree = {}
-for name, positions in (("scattered", scattered), ("multiples of 32", aligned)):
-    kernel = trace(lcg_kernel, positions, np.ones((M, B_K)), np.ones(M), B_D, B_D, B_K, T=32)
-    degree[name] = np.array([conflict(event) for event in kernel.events if event.line == "3:18"])
-    print(f"{name:16} lanes in the fullest bank: mean {degree[name].mean():.1f}, most {degree[name].max()}")
+turns = [[np.sum(row[:j] % 32 == i % 32) for j, i in enumerate(row)] for row in scattered]  # before it in its bank
+ordered = np.take_along_axis(scattered, np.lexsort((scattered % 32, turns)), axis=1)
+passes = {}
+for name, positions in (("scattered", scattered), ("in bank order", ordered), ("multiples of 32", aligned)):
+    o = observe("lcg", positions, np.ones((M, B_K), np.float32), np.ones(M, np.float32), B_D, B_D, B_K / B_D, threads=32)
+    (line,) = (n for n, l in enumerate(o.lines) if (l.paper, l.array, l.kind) == ("3:20", "mem", "read"))
+    passes[name] = o.steps["passes"][o.steps["row"] == line]
+    print(f"{name:16} passes for one step: mean {passes[name].mean():.1f}, most {passes[name].max()}")
 
 # %% [markdown]
-# The reference is not fast, and need not be. The same kernels in CUDA C are in `efcp_ref/gpu/kernels`, and
-# `efcp_ref.gpu.sp(...)` runs them, on a GPU or through a C++ compiler on the CPU.
+# The kernels in CUDA C are in `efcp_ref/gpu/kernels`; `efcp_ref.gpu.sp(...)` runs them. Nothing here was timed on a GPU.
 #
 # ## What must hold
 
 # %%
 assert run.result[0] == 55  # 1 + 2 + ... + 10, for g is all ones
 assert [variables["j"].tolist() for variables in rounds] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
-assert sorted(np.concatenate(columns).tolist()) == list(range(K))  # every entry is read once
-assert (coalesced, own_runs) == (4, 32)
-assert 30 < gather <= 32
+assert seen.result == index.lanes == K  # every entry is read once
+assert (index.steps, index.sectors, own_runs) == (8, 8 * 4, 32)  # the last step reads 26 entries: four sectors, too
+assert index.idle_lanes == gather.idle_lanes == 8 * 32 - K
+assert first["lane"].tolist() == list(range(32)) == first["index"].tolist()
+assert gather.sectors == sum(len(np.unique(row[0, j : j + 32] // 8)) for j in range(0, K, 32)) > 0.9 * K
 assert summed(ACTIONS, start.copy()) == right[0] == 36
 assert 0 < wrong < 1
 assert (without <= 36).all()
 assert small.result.tolist() == [10, 0, 11, 1, 0, 11, 1, 10]
 assert at_risk == [2, 5]
-assert 2 < degree["scattered"].mean() < 6 < degree["multiples of 32"].min() == 32
+for name, positions in (("scattered", scattered), ("in bank order", ordered), ("multiples of 32", aligned)):
+    assert passes[name].tolist() == [np.bincount(step % 32).max() for step in positions.reshape(-1, 32)]
+assert passes["in bank order"].sum() < passes["scattered"].sum() < passes["multiples of 32"].sum() == 32 * M * B_K / 32
 
 # %% [markdown]
 # ## Summary
