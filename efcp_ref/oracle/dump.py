@@ -79,10 +79,12 @@ class _Packer:
         self.data: list[bytes] = []
 
     def add(self, a: np.ndarray) -> dict[str, Any]:
+        """Append an array; return what announces it."""
         self.data.append(hostile.little(a).tobytes())
         return {"dtype": a.dtype.name, "shape": list(a.shape)}
 
     def frame(self, kind: bytes, body: dict[str, Any]) -> bytes:
+        """Return the whole frame."""
         head, payload = json.dumps(body, allow_nan=False).encode(), b"".join(self.data)
         return PREFIX.pack(kind, len(head), len(payload), zlib.crc32(payload, zlib.crc32(head))) + head + payload
 
@@ -94,12 +96,14 @@ class _Unpacker:
         self._payload, self._at = payload, 0
 
     def take(self, value: Any) -> np.ndarray:
+        """Return the next array, as announced."""
         dtype = hostile.dtype_named(hostile.field(value, "dtype", str))
         shape = hostile.shape_of(value.get("shape"), dtype.itemsize)
         start, self._at = self._at, self._at + prod(shape) * dtype.itemsize
         return hostile.array(dtype, shape, self._payload[start : self._at])
 
     def end(self) -> None:
+        """Check that nothing is left."""
         if self._at != len(self._payload):
             raise Hostile(f"{len(self._payload)} bytes of arrays, {self._at} of them announced")
 

@@ -241,7 +241,7 @@ class _Tally:
             self.undecided[first.reason or first.stage] += 1
         if verdict.verdict == ERROR:
             self.errors[outcome.error] += 1
-        if verdict.quality is not None:
+        if verdict.quality is not None and verdict.verdict == PASS:
             self.quality.append(verdict.quality)
         self.certificate = total((self.certificate, verdict.certificate))
         if worst and (self.worst is None or worst.ratio > self.worst[0].ratio):

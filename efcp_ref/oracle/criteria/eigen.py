@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -212,22 +212,13 @@ def _decomposition(p: Problem, arrays: Mapping[str, Array], declared: Declared) 
     room = DRIVER * n * 2 * p.unit.u
     size = _one(A)
     bound = room * size + slack + n * n * p.unit.tiny
-    checks, given = [], arrays.get("gram")
-
-    def decomposed() -> Any:
-        return enclose.gram(p.G, given, p.ridge)
-
+    checks = []
     if "eigenvectors" in arrays:
         V = arrays["eigenvectors"].astype(p.kind)
         loss, residual = _one(V.T @ V - np.eye(n)), _one(A @ V - V * L)
-        told, pairs = t0.wide(arrays["eigenvectors"]), t0.wide(arrays["eigenvalues"])
-        checks.append(_orthogonal(loss, n, p.unit, declared, lambda: enclose.defect(told)))
-        checks.append(
-            _scalar(
-                "eigenvectors", "||A V - V L||_1 <= 30 n 2u ||A||_1", residual, bound + slack * _one(V),
-                truth=lambda: enclose.pairs_defect(decomposed(), told, pairs),
-            )
-        )  # fmt: skip
+        checks.append(_orthogonal(loss, n, p.unit, declared, partial(_truth, p, arrays, "defect")))
+        rule, room = "||A V - V L||_1 <= 30 n 2u ||A||_1", bound + slack * _one(V)
+        checks.append(_scalar("eigenvectors", rule, residual, room, truth=partial(_truth, p, arrays, "pairs")))
     reference, own = spectrum(A)
     gap = float(np.abs(np.sort(L) - np.sort(reference)).max())
     if own > bound / 10:
@@ -235,14 +226,19 @@ def _decomposition(p: Problem, arrays: Mapping[str, Array], declared: Declared) 
             Check("eigenvalues", "T2", "4:8", "|L - ref| <= 30 n 2u ||A||", verdict=INCONCLUSIVE, reason="oracle")
         )
     else:
-        values = t0.wide(arrays["eigenvalues"])
-        checks.append(
-            _scalar(
-                "eigenvalues", "|L - ref| <= 30 n 2u ||A||", gap, bound + own,
-                truth=lambda: enclose.eigenvalue_gap(decomposed(), values),
-            )
-        )  # fmt: skip
+        truth = partial(_truth, p, arrays, "values")
+        checks.append(_scalar("eigenvalues", "|L - ref| <= 30 n 2u ||A||", gap, bound + own, truth=truth))
     return checks
+
+
+def _truth(p: Problem, arrays: Mapping[str, Array], what: str) -> enclose.Enclosed:
+    """Enclose ``||V^T V - I||_1``, ``||A V - V L||_1`` or the largest gap of the eigenvalues."""
+    if what == "defect":
+        return enclose.defect(t0.wide(arrays["eigenvectors"]))
+    A, L = enclose.gram(p.G, arrays.get("gram"), p.ridge), t0.wide(arrays["eigenvalues"])
+    if what == "pairs":
+        return enclose.pairs_defect(A, t0.wide(arrays["eigenvectors"]), L)
+    return enclose.eigenvalue_gap(A, L)
 
 
 def spectrum(A: Array) -> tuple[Array, float]:
