@@ -751,3 +751,209 @@ def test_scaled_top_k(dtype: str) -> None:
         assert check.ratio == pytest.approx(moved, rel=tolerance)
         assert check.bound == pytest.approx(float(bound[at]), rel=tolerance)
         assert check.verdict == (PASS if moved < 1 else FAIL)
+
+
+# ------------------------------------------------------------------ where products underflow
+
+SINGLE = Declared({"accumulator": "float32"}, "factorisation", "householder", readings={"R29": "0"})
+TINY = 2.0**-149
+SMALL = 2.0**-78  # products are below the smallest subnormal number of float32
+
+
+def tiny_sides(case: Case, result: dict[str, Array], stage: str, reference: Array, bound: Array, at: Any = None) -> None:
+    """At 0.85 of the bound nothing fails at the stage, at 1.15 it does: the bound is all but underflow here.
+
+    Results travel as float64 and are declared to be computed in float32, so that every multiple can be set.
+    """
+    bound = np.broadcast_to(np.asarray(bound, np.float64), np.shape(reference))
+    at = np.unravel_index(int(np.argmax(bound)), bound.shape) if at is None else at
+    for moved, wrong in ((0.85, False), (1.15, True)):
+        for sign in (1, -1):
+            got = np.array(reference, dtype=np.float64)
+            got[at] += sign * moved * bound[at]
+            checks = judged(case, {**result, stage: got}, SINGLE)
+            failing = [c for c in checks if c.verdict == FAIL and c.stage == stage]
+            assert bool(failing) == wrong, (moved, checks)
+            if wrong and np.ndim(reference):
+                assert failing[0].at in (tuple(map(int, at)), tuple(map(int, at))[::-1])
+
+
+def test_underflow_of_lcg() -> None:
+    """n_i tiny."""
+    arguments = drawn("lcg", 5, layout=(60, 20, 0.5), m=9)
+    arguments |= {"c": arguments["c"] * SMALL, "values": arguments["values"] * SMALL}
+    n, omega = np.bincount(arguments["indices"].ravel(), minlength=60), np.zeros(60)
+    for c, i, v in zip(arguments["c"], arguments["indices"], arguments["values"], strict=True):
+        omega[i] += c * v
+    tiny_sides(case_of("lcg", arguments), {}, "omega", omega, n * TINY)
+
+
+def small_fisher() -> tuple[Case, dict[str, Array]]:
+    """A window whose products vanish; lam of its own size."""
+    case, _ = fisher("float64", lam=0.5)
+    arguments = {**case.arguments, "G": case.arguments["G"] * SMALL, "x": case.arguments["x"] * SMALL}
+    G, x = arguments["G"], arguments["x"]
+    S, h = G @ G.T, G @ x
+    c = np.linalg.solve(S + 2.5 * np.eye(5), h) / 0.5
+    return case_of("mfac_direction", arguments), {"S": S, "h": h, "c": c, "u": x / 0.5 - c @ G}
+
+
+def test_underflow_of_mfac() -> None:
+    """S and h: k tiny; c: ``(m + 2) tiny (1 + |L||L^T| e + |L|_max |L| e)``."""
+    case, result = small_fisher()
+    tiny_sides(case, result, "S", result["S"], 23 * TINY)
+    tiny_sides(case, result, "h", result["h"], 23 * TINY)
+    L = np.sqrt(2.5)  # M = 2.5 I to binary64
+    tiny_sides(case, result, "c", result["c"], np.full(5, 7 * TINY * (1 + L * L + L * L) / 2.5 / 0.5))
+
+
+def test_underflow_of_the_combination() -> None:
+    """``(m + 2) tiny (1 + max(1, 1/lam))`` where x is zero and c G vanishes."""
+    case, result = small_fisher()
+    arguments = {**case.arguments, "x": 0 * case.arguments["x"]}
+    c = np.full(5, SMALL)
+    G = arguments["G"]
+    for lam, factor_ in ((0.5, 3.0), (4.0, 2.0)):
+        here = case_of("mfac_direction", {**arguments, "lam": lam})
+        u = -(c @ G)
+        u[7] = 0
+        bound = np.full(24, 7 * TINY * factor_)
+        bound[7] = 0
+        checks = judged(here, {**result, "c": c, "u": u}, SINGLE)
+        assert checks
+        for moved, wrong in ((0.85, False), (1.15, True)):
+            got = u.copy()
+            got[3] += moved * bound[3]
+            found = judged(here, {**result, "c": c, "u": got}, SINGLE)
+            assert any(k.stage == "u" and k.verdict == FAIL for k in found) == wrong
+        got = u.copy()
+        got[7] = 1.9 * TINY  # off the support: 2 tiny
+        off = judged(here, {**result, "c": c, "u": got}, SINGLE)[-1]
+        assert off.verdict != FAIL
+        got[7] = 2.3 * TINY + 1e-60
+        assert judged(here, {**result, "c": c, "u": got}, SINGLE)[-1].verdict == FAIL
+
+
+def test_underflow_of_the_gram_matrix() -> None:
+    """k tiny."""
+    case, result = ggt("float64")
+    arguments = {**case.arguments, "G": case.arguments["G"] * SMALL, "x": case.arguments["x"]}
+    G = arguments["G"]
+    tiny_sides(case_of("ggt_direction", arguments), {**result, "u": result["u"]}, "gram", G @ G.T, 20 * TINY)
+
+
+def test_underflow_of_the_right_factor_and_of_the_range() -> None:
+    """``p tiny``; the range ``q sqrt(p rho) tiny``."""
+    arguments = drawn("power_compress", 6, shape=(9, 4, 2), rho=3)
+    arguments |= {"g": arguments["g"] * 2.0**-155}
+    M, Q = arguments["g"].reshape(9, 8), arguments["Q"]
+    P = np.linalg.qr(M * 2.0**155 @ Q, mode="complete")[0]
+    case, result = case_of("power_compress", arguments), {"P": P[:, :3], "Q": M.T @ P[:, :3]}
+    tiny_sides(case, result, "Q", result["Q"], 9 * TINY)
+    outside = float(np.linalg.norm(M @ Q))
+    turned = {"P": P[:, 6:], "Q": M.T @ P[:, 6:]}  # nothing of M Q is in the span
+    limit = 8 * np.sqrt(27.0) * TINY
+    for scale, wrong in ((0.85 * limit / outside, False), (1.15 * limit / outside, True)):
+        moved = case_of("power_compress", {"g": arguments["g"] * scale, "Q": Q})
+        checks = judged(moved, {"P": turned["P"], "Q": turned["Q"] * scale}, SINGLE)
+        assert (checks[1].verdict == FAIL) == wrong
+
+
+def test_underflow_of_the_inner_product() -> None:
+    """``tiny (p1 |Q1^T Q2| + p2 |P1|^T|P2| + rho1 |P2||Q2|^T + rho2 |P1||Q1|^T + p1 p2 + rho1 rho2)``, summed."""
+    arguments = drawn("low_rank_inner_product", 3, sizes=(7, 5, 2, 3))
+    arguments |= {"P1": arguments["P1"] * SMALL, "P2": arguments["P2"] * SMALL}
+    P1, Q1, P2, Q2 = (arguments[n] for n in ("P1", "Q1", "P2", "Q2"))
+    value = np.asarray(((P1 @ Q1.T) * (P2 @ Q2.T)).sum())
+    more = 7 * np.abs(Q1.T @ Q2).sum() + 5 * (np.abs(P1).T @ np.abs(P2)).sum() + 35 + 6
+    more += 2 * (np.abs(P2) @ np.abs(Q2).T).sum() + 3 * (np.abs(P1) @ np.abs(Q1).T).sum()
+    case = case_of("low_rank_inner_product", arguments)
+    for moved, wrong in ((0.97, False), (1.03, True)):
+        got = np.asarray(value + moved * more * TINY)
+        assert any(c.verdict == FAIL for c in judged(case, {"product": got}, SINGLE) if c.tier == "T2") == wrong
+
+
+def test_underflow_of_adagrad() -> None:
+    """theta: ``4 tiny (eta + 1)`` where something is moved, nothing elsewhere; c^2 below normal: undecided."""
+    d = 4
+    arguments = {"theta": np.zeros(d), "xi": np.zeros(d), "G": np.zeros(d), "g": np.array([1.0, 0.5, 0, 0]) * 2.0**-60,
+                 "k": 2, "eta": 2.0**-100}  # fmt: skip
+    G = arguments["g"] ** 2
+    case = case_of("adagrad_step", arguments)
+    theta = np.array([-1.0, -1.0, 0, 0]) * 2.0**-100
+    step = 5 * 2.0**-24 * 2.0**-100 + 2.0**-124
+    bound = np.array([1, 1, 0, 0]) * (4 * TINY * (1 + 2.0**-100) + step)
+    result = {"theta": theta, "xi": np.zeros(d), "G": G}
+    tiny_sides(case, result, "theta", theta, bound, (1,))
+    zero = case_of("adagrad_step", {**arguments, "eta": 0.0 + 2.0**-149})
+    small = np.array([-1.0, -1.0, 0, 0]) * TINY
+    tiny_sides(zero, {**result, "theta": small}, "theta", small, np.array([1, 1, 0, 0]) * 4 * TINY, (0,))
+    moved = small.copy()
+    moved[2] = 1e-300
+    assert any(c.verdict == FAIL for c in judged(zero, {**result, "theta": moved}, SINGLE))
+    tiny_g = case_of("adagrad_step", {**arguments, "g": arguments["g"] * 2.0**-15})
+    checks = judged(tiny_g, {**result, "G": G * 2.0**-30}, SINGLE)
+    assert {c.reason for c in checks if c.verdict == INCONCLUSIVE} == {"underflow"}
+
+
+def test_underflow_of_sign() -> None:
+    """``mean of 2u (|gamma g| + |e|) + tiny``, ``tiny`` more for the mean itself."""
+    arguments = {"x": np.zeros(3), "e": np.zeros(3), "g": np.array([3.0, -2.0, 4.0]) * 2.0**-148, "gamma": 0.5}
+    p = 0.5 * arguments["g"]
+    s = np.abs(p).mean()
+    Delta = s * np.sign(p)
+    case, result = case_of("sign_step", arguments), {"x": -Delta, "e": p - Delta}
+    tiny_sides(case, result, "x", -Delta, np.full(3, 2 * TINY), (2,))
+    tiny_sides(case, result, "e", p - Delta, np.full(3, 3 * TINY), (2,))
+
+
+# ------------------------------------------------------------------ selections, what is decided by equality alone
+
+
+@pytest.mark.parametrize("change", [-0.5, 0.5, 2.0**-40])
+def test_a_value_that_is_not_that_of_a(change: float) -> None:
+    """Larger, smaller, by however little."""
+    a = np.array([1.0, -5.0, 4.0, 2.0, 0.5])
+    values = np.array([-5.0, 4.0, 2.0])
+    values[1] += change
+    case = case_of("top_k", {"a": a, "k": 3})
+    result = {"indices": np.array([1, 2, 3], np.int32), "values": values}
+    (check,) = [c for c in judged(case, result) if c.verdict == FAIL]
+    assert (check.stage, check.at, check.tier, check.expected) == ("values", (1,), "T1", 4.0)
+
+
+@pytest.mark.parametrize(
+    ("indices", "reason", "line"),
+    [
+        ([0, 1, 5, 7, 8], "5 entries are kept, must be 6", "K:2"),
+        ([0, 1, 5, 7, 8, 12], "indices[5] is 12, must be in 0..11", "K:3"),
+        ([-1, 1, 5, 7, 8, 11], "indices[0] is -1, must be in 0..11", "K:3"),
+        ([0, 1, 5, 7, 7, 11], "position 7 is chosen 2 times", "K:3"),
+        ([0, 1, 2, 7, 8, 11], "block 0 (0..3): 3 kept, must be 2", "K:2"),
+        ([0, 1, 8, 9, 5, 7], "indices[4] = 5 stands after an entry of a later block", "K:3"),
+    ],
+)
+def test_positions_that_are_wrong(indices: list[int], reason: str, line: str) -> None:
+    """The count, the range, twice the same, the count of a block, the order of the blocks."""
+    a = np.arange(1.0, 13.0)
+    case = case_of("block_top_k", {"a": a, "block_size": 4, "density": 0.5})
+    held = np.array(indices, np.int32)
+    values = a[np.clip(held, 0, 11)]
+    found = [c for c in CRITERIA["block_top_k"](case, {"indices": held, "values": values}, Declared())
+             if c.verdict == FAIL]  # fmt: skip
+    assert [(c.tier, c.reason, c.line) for c in found] == [("T0", reason, line)]
+
+
+def test_nan_by_the_declared_policy() -> None:
+    """The largest: kept before an infinity; the smallest: dropped before zero; undeclared: neither kept nor dropped."""
+    a = np.array([1.0, np.nan, np.inf, 0.0])
+    case = case_of("top_k", {"a": a, "k": 1})
+    for policy, right in (("largest", [1]), ("smallest", [2]), (None, [1, 2])):
+        for i in range(4):
+            result = {"indices": np.array([i], np.int32), "values": a[[i]]}
+            assert (FAIL not in {c.verdict for c in judged(case, result, Declared(nan=policy))}) == (i in right)
+    three = case_of("top_k", {"a": a, "k": 3})
+    for kept, right in (([0, 1, 2], True), ([0, 2, 3], False)):
+        result = {"indices": np.array(kept, np.int32), "values": a[kept]}
+        assert (FAIL not in {c.verdict for c in judged(three, result, Declared(nan="largest"))}) == right
+        assert (FAIL not in {c.verdict for c in judged(three, result, Declared(nan="smallest"))}) == (not right)
