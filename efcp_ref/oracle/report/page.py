@@ -31,7 +31,8 @@ a { color: var(--link) } code, pre, .number { font-family: ui-monospace, monospa
 pre { background: var(--soft); border: 1px solid var(--line); border-radius: 4px; padding: .75rem; overflow: auto }
 .scroll { overflow-x: auto } :focus-visible { outline: 3px solid var(--link); outline-offset: 2px }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-caption { text-align: left; color: var(--muted) }
+caption { text-align: left; color: var(--muted) } caption span { display: block; position: sticky; left: 0;
+  max-width: min(46rem, calc(100vw - 3rem)) } h1 code, h3 code { font-size: .85em }
 th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-bottom: 1px solid var(--line) }
 td.right, th.right { text-align: right } tr.lit > * { background: var(--lit) } th[scope=row] { font-weight: 600 }
 .pass, .fail, .error, .inconclusive, .skip { font-weight: 600; white-space: nowrap }
@@ -43,7 +44,8 @@ svg text { font: 9px system-ui, sans-serif; fill: var(--muted) } svg { display: 
 .cross { stroke: #000; stroke-width: 1.5; fill: none } .first { fill: none; stroke: #000; stroke-width: 3 }
 .heat { background: #fff; border: 1px solid var(--line); margin: .25rem 0 } dl { display: grid; gap: .15rem 1rem;
   grid-template-columns: max-content minmax(0, 1fr) } dt { color: var(--muted) } dd { margin: 0 }
-@media (max-width: 40rem) { body { padding: 1rem } dl { grid-template-columns: minmax(0, 1fr) } }
+@media (max-width: 40rem) { body { padding: 1rem } .wide { min-width: 40rem }
+  dl { grid-template-columns: minmax(0, 1fr) } }
 @media print { pre { white-space: pre-wrap } }
 """
 
@@ -65,6 +67,12 @@ def _verdict(name: str) -> str:
 def _region(label: str, inside: str) -> str:
     """A wide part that scrolls by itself and can be reached by keyboard."""
     return f'<div class="scroll" tabindex="0" role="group" aria-label="{_e(label)}">{inside}</div>'
+
+
+def _wide(head: str, body: str, caption: str = "") -> str:
+    """A table that keeps its width on a phone, where its region scrolls; its caption stays in view."""
+    title = f"<caption><span>{caption}</span></caption>" if caption else ""
+    return f'<table class="wide">{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def _pre(text: str, label: str) -> str:
@@ -98,7 +106,7 @@ def _table(report: Report) -> str:
     body = "".join(map(_row, shown))
     caption = "A ratio is the largest error in units of its bound; beyond 1 it is a bug, not rounding. "
     caption += "Quality: median and worst ratio to the probable bounds; beyond 1 it only warns."
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = _wide(head, body, caption)
     rest = f"<p>Not offered: {', '.join(f'<code>{n}</code>' for n in skipped)}.</p>" if skipped else ""
     return (_region("verdicts", table) if shown else "<p>No operation was judged.</p>") + rest
 
@@ -127,7 +135,7 @@ def _ratios(stats: Stats, report: Report) -> str:
     head = "".join(f'<th scope="col">{n}</th>' for n in ("operation", "tier", "cases"))
     head += '<th scope="col" class="right">largest</th><th scope="col">largest ratio of every case</th>'
     caption = "Left: exact. The dashed line is the bound. T1 exact, T2 rigorous, T3 probable (warns only)."
-    table = f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = _wide(head, "".join(rows), caption)
     return f"<h2>Ratios</h2>{_region('distributions of ratios', table)}"
 
 
@@ -152,7 +160,7 @@ def _heat(found: Evidence) -> str:
     shape, beyond = found.got.shape, int((found.ratio > 1).sum())
     start, stop, columns = svg.window(shape, int((found.ratio.reshape(-1) > 1).argmax()))
     part = "" if stop - start == found.got.size else f", entries {start} to {stop - 1} of {found.got.size}"
-    words = f"{beyond} of {found.ratio.size} entries are beyond the bound{part}; {columns} in a row."
+    words = f"{beyond} of {found.ratio.size} entries are beyond the bound{part}; a row of the picture holds {columns}."
     kinds = (("expected", found.expected, "value"), ("got", found.got, "value"), ("ratio", found.ratio, "ratio"))
     pictures = "".join(
         f'<tr><th scope="row">{name}</th><td>'
@@ -177,7 +185,7 @@ def _trace(found: Evidence) -> str:
         cells = "".join(f"<td>{part}</td>" for part in parts)
         rows.append(f'<tr{mark}><th scope="row">{name}</th>{cells}</tr>')
     more = f"<p>{found.skipped} earlier lines are left out.</p>" if found.skipped else ""
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    table = _wide(head, "".join(rows))
     return f"<h4>The reference at this line</h4>{more}{_region('trace', table)}"
 
 
