@@ -130,6 +130,11 @@ def certifying(on: bool = True) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
+def active() -> bool:
+    """Whether inequalities are being certified."""
+    return _ACTIVE.get()
+
+
 def needed() -> None:
     """Check that python-flint can be imported.
 

@@ -10,13 +10,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from efcp_ref.contract import OPTIMIZERS
+from efcp_ref.oracle import certify
+from efcp_ref.oracle.certify import Certificate
 from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, Check, unit_of, verdict_of
 from efcp_ref.oracle.criteria import replay as steps
 from efcp_ref.oracle.criteria import structure as t0
@@ -80,6 +82,7 @@ class Replay:
     failing: list[int] = field(default_factory=list)  # the first `LISTED` of them
     first: StepVerdict | None = None  # the first step that fails or is an error
     explained: tuple[str, ...] = ()  # known mistakes that take this step alike
+    certificate: Certificate | None = None  # with --certify
     stages: dict[tuple[str, str, str], Stage] = field(default_factory=dict)  # by stage, tier, paper line
     notes: list[str] = field(default_factory=list)
     damage: str = ""  # why the dump could not be read to its end
@@ -104,6 +107,8 @@ class Replay:
 
     def add(self, found: StepVerdict) -> None:
         """Count one step."""
+        if certify.active():
+            self.certificate = certify.total((self.certificate, certify.certificate_of(found.checks)))
         for check in found.checks:
             self.stages.setdefault((check.stage, check.tier, check.line), Stage()).add(found.t, check)
         if found.verdict == PASS:
@@ -162,7 +167,9 @@ def _unfit(step: Step, line: str) -> list[Check]:
 # --- a run --------------------------------------------------------------------------------------------------------
 
 
-def replay(path: str | Path, start: int = 1, stop: int | None = None, explain: bool = True) -> Replay:
+def replay(
+    path: str | Path, start: int = 1, stop: int | None = None, explain: bool = True, certified: bool = False
+) -> Replay:
     """Judge the steps ``start`` to ``stop`` of a dump, each from the state that the target left before it.
 
     Args:
@@ -170,6 +177,7 @@ def replay(path: str | Path, start: int = 1, stop: int | None = None, explain: b
         start: the first step to judge; those before are read only.
         stop: the last one; default all.
         explain: run the known mistakes on the first step that fails.
+        certified: enclose every reference value by rationals or balls (`efcp_ref.oracle.certify`).
 
     Raises:
         Hostile: it is no dump, or its head breaks a rule. A step that cannot be read ends the replay: ``damage``.
@@ -178,7 +186,8 @@ def replay(path: str | Path, start: int = 1, stop: int | None = None, explain: b
     _sane(reader)
     found = Replay(str(path), reader.optimizer, reader.parameters)
     try:
-        _judged(reader, found, start, stop, explain)
+        with certify.certifying(certified):
+            _judged(reader, found, start, stop, explain)
         found.notes += [reader.ending] * bool(reader.ending and stop is None)
     except Hostile as why:
         found.damage = str(why)
@@ -404,6 +413,7 @@ def text(found: Replay) -> str:
         shown = ", ".join(map(str, found.failing[1:9])) + (", ..." if len(found.failing) > 9 else "")
         lines.append(f"  later steps that fail from their own states: {found.failed + found.errors - 1} ({shown})")
     lines += _table(found)
+    lines += [f"verdicts {found.certificate.text}"] if found.certificate else []
     lines += [f"note: {note}" for note in found.notes]
     lines += [f"the dump cannot be read further: {found.damage}"] * bool(found.damage)
     undecided = ", ".join(f"{n} undecided ({why})" for why, n in found.undecided.most_common(3))
@@ -440,7 +450,7 @@ def as_json(found: Replay) -> dict[str, Any]:
         "dump": found.name, "optimizer": found.optimizer, "parameters": numbers, "verdict": found.verdict,
         "exit_code": found.exit_code, "steps": found.judged, "passed": found.passed, "failed": found.failed,
         "errors": found.errors, "undecided": dict(found.undecided), "failing": found.failing, "first": told,
-        "stages": stages, "notes": found.notes,
+        "certificate": found.certificate and asdict(found.certificate), "stages": stages, "notes": found.notes,
         "damage": found.damage, "interrupted": found.interrupted, "seconds": round(found.seconds, 3),
     }  # fmt: skip
 

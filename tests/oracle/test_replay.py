@@ -429,6 +429,21 @@ def test_an_error_of_the_oracle_is_no_verdict_on_the_target(run, monkeypatch):
     assert "the oracle's own criterion raised ZeroDivisionError" in replay.text(found)
 
 
+@pytest.mark.parametrize("optimizer", SIZES)
+def test_a_replay_may_be_certified(optimizer, tmp_path):
+    pytest.importorskip("flint")
+    found = replay.replay(write(tmp_path / "r", optimizer, steps=5), certified=True)
+    assert found.verdict == "pass"
+    assert found.certificate.certified > 0
+    assert (found.certificate.overturned, found.certificate.missing) == (0, {})
+    assert f"verdicts {found.certificate.text}" in replay.text(found)
+    assert replay.as_json(found)["certificate"]["largest"] <= 0.1
+    told = CliRunner().invoke(main, ["replay", str(tmp_path / "r"), "--certify"])
+    assert told.exit_code == 0
+    assert "verdicts certified" in told.output
+    assert replay.replay(tmp_path / "r").certificate is None
+
+
 # --- the free run
 
 
