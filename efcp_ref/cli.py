@@ -455,8 +455,9 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
 @click.option("--start", default=1, show_default=True, type=Count(), help="The first step to judge.")
 @click.option("--stop", type=Count(), help="The last one; default: all.")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a free run's distance: SVG or PNG.")
+@click.option("--certify", is_flag=True, help="Enclose every reference value by rationals or balls: slower.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def replay(dump: Path, start: int, stop: int | None, plot: Path | None, as_json: bool) -> None:
+def replay(dump: Path, start: int, stop: int | None, plot: Path | None, certify: bool, as_json: bool) -> None:
     """Judge a training run that was dumped, each step from the state that the target left before it.
 
     \b
@@ -476,7 +477,9 @@ def replay(dump: Path, start: int, stop: int | None, plot: Path | None, as_json:
     from efcp_ref.oracle.hostile import Hostile
 
     try:
-        found = replaying.replay(dump, start, stop)
+        if certify:
+            _certifiable(True)
+        found = replaying.replay(dump, start, stop, certified=certify)
         words = replaying.plot(found, replaying.free_run(dump, stop), plot) if plot else ""
     except Hostile as why:
         raise click.UsageError(str(why)) from None
