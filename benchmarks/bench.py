@@ -1,7 +1,8 @@
 """The figures of docs/fast.md: ``python benchmarks/bench.py [NAME ...]`` measures them and writes results/NAME.json.
 
-Needs the package installed, and PyTorch for what it is compared with. ``python benchmarks/table.py`` turns the results
-into the table and the picture.
+Needs the package installed, and PyTorch for what it is compared with; 6 minutes on an idle machine. A run that is
+interrupted is continued by the same command, figure by figure. ``python benchmarks/table.py`` turns the results into
+the table and the picture.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any
 
 import numpy as np
 from data import BERT_BASE, BLOCK, F32, RESNET_18, csr, window
-from measure import in_child, interleaved, medians, ratio, slope, written
+from measure import UNFINISHED, already, in_child, interleaved, medians, ratio, remember, slope, written
 
-from efcp_ref.fast import threads
+from efcp_ref.fast import memory, threads
 from efcp_ref.fast.feedback import feed_back
 from efcp_ref.fast.layout import Layout
 from efcp_ref.fast.optimizers.mfac import sparse_mfac
 from efcp_ref.fast.solve import damped, factorised, moved_on
-from efcp_ref.fast.sums import linear_combination, scalar_products
+from efcp_ref.fast.sums import Tiles, linear_combination, scalar_products
 from efcp_ref.fast.window import Window
 
 CORES = threads.count()
@@ -79,7 +80,33 @@ def products() -> dict[str, Any]:
     ratios = {f"{a} / {b}": ratio(seconds, a, b) for a, b in _PAIRS}
     read = w.values.nbytes + w.indices.nbytes
     return {"d": RESNET_18, "m": 256, "density": 0.01, "block": BLOCK, "threads": CORES, "bytes": read,
-            "medians": medians(seconds), "ratios": ratios, "all": seconds}  # fmt: skip
+            "medians": medians(seconds), "ratios": ratios, "all": seconds,
+            "profile, ns per entry, 1 thread": _products_profile(w, g, c, copy)}  # fmt: skip
+
+
+def _products_profile(w: Window, g: Any, c: Any, copy: Callable[[], Any]) -> dict[str, float]:
+    """What the parts of SP and LCG take on one thread, over the whole window, in ns per entry."""
+    tiles, slices, total = Tiles(w, F32), w.layout.slices[:-1], np.zeros(w.count)
+    _, hot = next(tiles.pieces(0))  # its arrays stay in the cache
+
+    def sp() -> None:
+        for number, s in enumerate(slices):
+            for rows, tile in tiles.pieces(number):
+                total[rows] += tile.times(g[s.start : s.end])
+
+    parts = {
+        "the plain copy": copy,
+        "positions widened": lambda: [tile for number in range(len(slices)) for tile in tiles.pieces(number)],
+        "positions widened, CSR products": sp,
+        "positions widened, CSC products": lambda: [
+            tile.combined(c[rows]) for number in range(len(slices)) for rows, tile in tiles.pieces(number)
+        ],
+    }  # fmt: skip
+    entries, x, weights = w.count * w.layout.K, g[: slices[0].end], c[: w.count]
+    found = {name: value / entries * 1e9 for name, value in medians(interleaved(parts, 5)).items()}
+    one = {"CSR product, all of it in the cache": lambda: hot.times(x),
+           "CSC product, all of it in the cache": lambda: hot.combined(weights)}  # fmt: skip
+    return found | {name: min(times) / len(hot.values) * 1e9 for name, times in interleaved(one, 200).items()}
 
 
 _PAIRS = [
@@ -139,11 +166,13 @@ def step_resnet() -> dict[str, Any]:
     """A whole step of sparse M-FAC, ResNet-18, m = 1024; dense M-FAC in PyTorch for growing m, extrapolated."""
     size = {"d": RESNET_18, "m": 1024, "block_size": BLOCK, "density": 0.01}
     parts = {dtype: in_child("sparse_step", **size, dtype=dtype, steps=9) for dtype in ("float32", "bfloat16")}
-    dense = {m: in_child("dense_step", d=RESNET_18, m=m, steps=5, threads=CORES) for m in (32, 64, 128)}
+    there = memory.available() or 0
+    rows = [32, 64] + [m for m in (128, 256) if 1.25 * 4 * m * RESNET_18 < there]
+    dense = {m: in_child("dense_step", d=RESNET_18, m=m, steps=5, threads=CORES) for m in rows}
     middle = {name: float(np.median(part["seconds"])) for name, part in parts.items()}
     dense_s = {m: float(np.median(part["seconds"])) for m, part in dense.items()}
-    per_row = (dense_s[128] - dense_s[32]) / 96
-    extrapolated = dense_s[128] + per_row * (1024 - 128)
+    per_row = min((dense_s[m] - dense_s[32]) / (m - 32) for m in rows[1:])  # the least: in favour of the dense step
+    extrapolated = dense_s[32] + per_row * (1024 - 32)
     per_d = {name: part["grown"] / RESNET_18 for name, part in parts.items()}
     faster = {name: extrapolated / seconds for name, seconds in middle.items()}
     return {**size, "threads": CORES, "medians": middle, "bytes per d": per_d,
@@ -194,7 +223,7 @@ def naive() -> dict[str, Any]:
 
 SWEEPS: dict[str, dict[str, Any]] = {
     "d": {"values": [RESNET_18 // 8, RESNET_18 // 4, RESNET_18 // 2, RESNET_18], "m": 512},
-    "m": {"values": [256, 512, 1024, 2048], "d": RESNET_18 // 4},
+    "m": {"values": [512, 1024, 2048, 4096], "d": RESNET_18 // 4},
     "density": {"values": [0.0025, 0.005, 0.01, 0.02, 0.04], "d": RESNET_18 // 4, "m": 512},
     "block_size": {"values": [256, 1024, 4096, 16384, 41728, 65536, 131072], "d": RESNET_18 // 4, "m": 256},
 }
@@ -206,15 +235,31 @@ def growth() -> dict[str, Any]:
     for name, sweep in SWEEPS.items():
         base = {"d": RESNET_18 // 2, "m": 128, "block_size": BLOCK, "density": 0.01}
         base.update({key: value for key, value in sweep.items() if key != "values"})
-        points = [_point(**{**base, name: value}) for value in sweep["values"]]
+        sizes = [{**base, name: value} for value in sweep["values"]]
+        points, one_row = _points(sizes, {**sizes[0], "m": 1})
         slopes = {what: slope(sweep["values"], [p[what] for p in points]) for what in points[0]}
         found[name] = {"fixed": {k: v for k, v in base.items() if k != name}, "values": sweep["values"],
-                       "points": points, "slopes": slopes}  # fmt: skip
+                       "points": points, "slopes": slopes, "a window of one row": one_row}  # fmt: skip
     return {"threads": CORES, "sweeps": found}
 
 
-def _point(d: int, m: int, block_size: int, density: float) -> dict[str, float]:
-    """Seconds of SP, LCG, the row written and a whole insertion (the row, and its row of S), and bytes."""
+def _points(sizes: list[dict[str, Any]], one_row: dict[str, Any]) -> tuple[list[dict[str, float]], dict[str, float]]:
+    """Seconds and bytes at every size, and at the first of them with a single row: what does not grow with m.
+
+    All sizes take turns, so that a slow minute, or a window that a cache would hold, meets all of them.
+    """
+    contenders = {(n, what): run for n, size in enumerate([*sizes, one_row]) for what, run in _timed(**size).items()}
+    middle = medians(interleaved(contenders, 5))
+    points: list[dict[str, float]] = [{} for _ in [*sizes, one_row]]
+    for (n, what), seconds in middle.items():
+        points[n][what] = seconds
+    for point, size in zip(points, sizes, strict=False):
+        point["bytes"] = sum(sparse_mfac.needs(**size, dtype="float32").values())
+    return points[:-1], points[-1]
+
+
+def _timed(d: int, m: int, block_size: int, density: float) -> dict[str, Callable[[], Any]]:
+    """SP, LCG, the row written and a whole insertion: the row, and its row of S."""
     w = window(d, m, block_size, density)
     g, c = _vectors(d, m)
     indices, values = w.read(0)
@@ -224,9 +269,7 @@ def _point(d: int, m: int, block_size: int, density: float) -> dict[str, float]:
         w.write(0, indices, values)
         own["sp"]()
 
-    contenders = {**own, "row": lambda: w.write(0, indices, values), "insertion": insertion}
-    bytes_ = sum(sparse_mfac.needs(d, m, block_size, density, "float32").values())
-    return {**medians(interleaved(contenders, 5)), "bytes": bytes_}
+    return {**own, "row": lambda: w.write(0, indices, values), "insertion": insertion}
 
 
 def solve() -> dict[str, Any]:
@@ -265,16 +308,30 @@ FIGURES: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def main(names: list[str]) -> int:
-    """Measure the figures named, or all of them."""
-    for name in names or list(FIGURES):
+    """Measure the figures named, or all of them; go on where a run of the same figures was interrupted."""
+    wanted = names or list(FIGURES)
+    for name in wanted:
         if name not in FIGURES:
             print(f"no figure {name!r}, there are {', '.join(FIGURES)}", file=sys.stderr)
             return 2
-        result = written(name, FIGURES[name])
-        shown = ("medians", "ratios", "median", "slopes", "peak")
-        short = {key: value for key, value in result.items() if key in shown}
-        print(f"{name}: {result['seconds']} s, load {result['load']['before']}\n  {short}", flush=True)
+    if done := already(wanted):
+        print(f"continued: {', '.join(done)} measured before; to begin anew, delete {UNFINISHED}", flush=True)
+    for name in [name for name in wanted if name not in done]:
+        print(f"{len(done) + 1}/{len(wanted)} {name}: {(FIGURES[name].__doc__ or '').splitlines()[0]}", flush=True)
+        try:
+            _tell(written(name, FIGURES[name]))
+        except KeyboardInterrupt:
+            print(f"\ninterrupted in {name}, {len(done)} of {len(wanted)} measured; the same command continues there")
+            return 130
+        done.append(name)
+        remember(wanted, done)
     return 0
+
+
+def _tell(result: dict[str, Any]) -> None:
+    shown = ("medians", "ratios", "median", "slopes", "peak")
+    short = {key: value for key, value in result.items() if key in shown}
+    print(f"  {result['seconds']} s, load {result['load']['before']}: {short}", flush=True)
 
 
 if __name__ == "__main__":

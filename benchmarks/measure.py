@@ -6,6 +6,7 @@ median reported, which a slow minute does not move.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -14,12 +15,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+UNFINISHED = RESULTS / ".unfinished"  # which figures a run that was interrupted has measured
+SOURCES = (Path(__file__).parent, Path(__file__).parents[1] / "efcp_ref" / "fast")
 CLOCK = time.process_time if os.environ.get("EFCP_BENCH_CLOCK") == "cpu" else time.perf_counter
 Contenders = Mapping[str, Callable[[], Any]]
 
@@ -84,8 +87,15 @@ def _lscpu() -> dict[str, str]:
 
 
 def peak() -> int:
-    """Return the largest resident size of this process so far, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the largest resident size of this process so far, in bytes.
+
+    Not ``ru_maxrss`` where Linux says better: that of a new process starts at its parent's.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def written(name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -102,9 +112,42 @@ def written(name: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - start, 1),
         **found,
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    replaced(RESULTS / f"{name}.json", json.dumps(result, indent=1) + "\n")
     return result
+
+
+def replaced(path: Path, text: str) -> None:
+    """Write a file: all of it, or none."""
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(text)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def digest() -> str:
+    """Return a checksum of what is measured and of what measures."""
+    files = sorted(file for folder in SOURCES for file in folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def already(names: Sequence[str]) -> list[str]:
+    """Return the figures that an interrupted run of the same figures, from the same sources, has measured."""
+    try:
+        found = json.loads(UNFINISHED.read_text())
+        return found["done"] if (found["names"], found["sources"]) == (list(names), digest()) else []
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def remember(names: Sequence[str], done: Sequence[str]) -> None:
+    """Write down which figures of a run are measured; forget the run when it is over."""
+    if set(names) <= set(done):
+        UNFINISHED.unlink(missing_ok=True)
+    else:
+        replaced(UNFINISHED, json.dumps({"names": list(names), "sources": digest(), "done": list(done)}))
 
 
 def in_child(figure: str, **arguments: Any) -> dict[str, Any]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import torch
 from data import csr
 
 from efcp_ref.fast.window import Window
+
+warnings.filterwarnings("ignore", message="Sparse")  # that PyTorch's sparse CSR is in beta, once per process
 
 
 class SparseCSR:
