@@ -34,16 +34,16 @@ ROOT = Path(__file__).resolve().parents[1]
 CRITERIA = ROOT / "efcp_ref" / "oracle" / "criteria"
 HERE = "tests/oracle/criteria"
 TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are run
-    "__init__.py": ("bounds", "sums", "selection"),
-    "sums.py": ("bounds", "sums", "fisher"),
-    "structure.py": ("bounds", "sums", "selection", "elementwise", "eigen"),
-    "selection.py": ("bounds", "selection"),
-    "elementwise.py": ("bounds", "elementwise"),
-    "low_rank.py": ("bounds", "low_rank"),
-    "scaled.py": ("bounds", "scaled"),
-    "eigen.py": ("bounds", "eigen"),
-    "fisher.py": ("bounds", "fisher"),
-    "replay": ("steps", "replay"),
+    "__init__.py": ("bounds", "corners", "sums", "selection"),
+    "sums.py": ("bounds", "corners", "sums", "fisher"),
+    "structure.py": ("bounds", "corners", "sums", "selection", "elementwise", "eigen"),
+    "selection.py": ("bounds", "corners", "selection"),
+    "elementwise.py": ("bounds", "corners", "elementwise"),
+    "low_rank.py": ("bounds", "corners", "low_rank"),
+    "scaled.py": ("bounds", "corners", "scaled"),
+    "eigen.py": ("bounds", "corners", "eigen"),
+    "fisher.py": ("bounds", "corners", "fisher"),
+    "replay": ("steps", "replay", "corners"),
 }
 WORKERS = "tests/oracle/test_workers.py"
 OPPOSITES = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "Pow": "Mul", "FloorDiv": "Div", "Mod": "Div",
@@ -171,7 +171,7 @@ def _child(change: Change, out: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     sys.meta_path.insert(0, _Changed(CRITERIA / change["file"], mutated(change)))
     first, key = _First(), change["file"].split("/")[0]
-    files = [f"{HERE}/test_{name}.py" for name in TESTS[key]] if key in TESTS else [WORKERS]
+    files = [f"{HERE}/test_{name}.py" for name in TESTS.get(key, ("corners",))] + [WORKERS] * (key == "workers.py")
     existing = [file for file in files if (ROOT / file).exists()]
     code = pytest.main(["-x", *PLAIN, *existing], plugins=[first])
     os.write(out, json.dumps([int(code), first.failed]).encode())

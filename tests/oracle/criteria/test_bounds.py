@@ -760,7 +760,9 @@ TINY = 2.0**-149
 SMALL = 2.0**-78  # products are below the smallest subnormal number of float32
 
 
-def tiny_sides(case: Case, result: dict[str, Array], stage: str, reference: Array, bound: Array, at: Any = None) -> None:
+def tiny_sides(
+    case: Case, result: dict[str, Array], stage: str, reference: Array, bound: Any, at: Any = None
+) -> None:
     """At 0.85 of the bound nothing fails at the stage, at 1.15 it does: the bound is all but underflow here.
 
     Results travel as float64 and are declared to be computed in float32, so that every multiple can be set.

@@ -286,6 +286,28 @@ def test_the_inner_products_of_low_rank() -> None:
             assert worst.at == (4, j)
 
 
+@pytest.mark.parametrize("operation", ["dense_mfac", "sparse_mfac", "low_rank_mfac"])
+def test_the_window_before_the_step_is_called_R9(operation: str) -> None:
+    """Preconditioned before the row was written: blamed on line 8 of Algorithm 1."""
+    case, result = ran(operation)
+    old, new = ({name: a.astype(np.float64) for name, a in state.items()} for state in result["states"][2:4])
+
+    def rows(state: dict[str, Array]) -> Array:
+        if "G" in state:
+            return state["G"]
+        if "values" in state:
+            return dense({**state, "indices": state["indices"].astype(np.int64)}, 12)
+        pairs = [(state[f"P{n}"], state[f"Q{n}"]) for n in range(2)]
+        return np.concatenate([(P @ Q.transpose(0, 2, 1)).reshape(3, -1) for P, Q in pairs], axis=1)
+
+    G, x = rows(old), rows(new)[0]
+    u = result["u"].copy()
+    u[3] = (x - np.linalg.solve(G @ G.T + 1.5 * np.eye(3), G @ x) @ G) / 0.5
+    found = [c for c in checks(case, {**result, "u": u}) if c.verdict == FAIL]
+    assert [(c.line, c.stage) for c in found] == [("1:8", "u")]
+    assert "R9" in found[0].reason
+
+
 # ------------------------------------------------------------------ GGT, only u
 
 
