@@ -317,8 +317,8 @@ def main(names: list[str]) -> int:
     if done := already(wanted):
         print(f"continued: {', '.join(done)} measured before; to begin anew, delete {UNFINISHED}", flush=True)
     for name in [name for name in wanted if name not in done]:
-        print(f"{len(done) + 1}/{len(wanted)} {name}: {(FIGURES[name].__doc__ or '').splitlines()[0]}", flush=True)
         try:
+            print(f"{len(done) + 1}/{len(wanted)} {name}: {(FIGURES[name].__doc__ or '').splitlines()[0]}", flush=True)
             _tell(written(name, FIGURES[name]))
         except KeyboardInterrupt:
             print(f"\ninterrupted in {name}, {len(done)} of {len(wanted)} measured; the same command continues there")

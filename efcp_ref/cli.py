@@ -174,7 +174,8 @@ def _large(
 def bench(figures: tuple[str, ...]) -> None:
     """Measure FIGURES of efcp_ref.fast side by side on this machine; default all. Needs a checkout and PyTorch.
 
-    Writes benchmarks/results/FIGURE.json with the command and the machine; an unknown name lists them all.
+    Writes benchmarks/results/FIGURE.json with the command and the machine; an unknown name lists them all. Ctrl-C keeps
+    the figures that are measured, and the same command goes on with the others.
 
     \b
     Examples:
@@ -186,7 +187,12 @@ def bench(figures: tuple[str, ...]) -> None:
     script = Path(__file__).parents[1] / "benchmarks" / "bench.py"
     if not script.exists():
         raise click.UsageError("benchmarks/ is not beside the package: run it in a checkout of the repository")
-    sys.exit(subprocess.run([sys.executable, str(script), *figures], check=False).returncode)
+    with subprocess.Popen([sys.executable, str(script), *figures]) as running:
+        while True:
+            try:
+                sys.exit(running.wait())
+            except KeyboardInterrupt:  # the script has got it, too, and says where it goes on
+                continue
 
 
 @main.command()
