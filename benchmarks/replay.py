@@ -287,8 +287,8 @@ def judged(path: Path, run: Training, picture: Path | None = None) -> dict[str, 
     used, free = time.process_time() - began, replay.free_run(path)
     if picture:
         replay.plot(found, free, picture)
-    ratios = {f"{stage} {line}": s.largest for (stage, _, line), s in found.stages.items()}
-    worst = {name: float(f"{ratio:.3g}") for name, ratio in ratios.items() if ratio}
+    ratios = {f"{stage} {line}": s.largest for (stage, tier, line), s in found.stages.items() if tier in ("T1", "T2")}
+    worst = {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()}
     far = [free.u[t - 1] for t in (10, 100, 1000) if t <= len(free.u)]
     return {"steps": found.judged, "d": run.d, **SIZE, "accuracy": round(run.accuracy(), 4),
             "dump bytes": path.stat().st_size, "verdict": found.verdict, "passed": found.passed,
