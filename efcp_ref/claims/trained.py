@@ -819,7 +819,8 @@ def _newton(seed: int, m: int = 8) -> tuple[float, float]:
     rng = np.random.default_rng(seed)
     G, mix = recorded_gradients(SOFTMAX, m), rng.standard_normal(m)
     g = mix @ G
-    newton = np.linalg.pinv(G.T @ G / m, rcond=1e-10) @ g
+    basis, R = np.linalg.qr(G.T)  # F = basis (R R^T / m) basis^T
+    newton = basis @ np.linalg.solve(R @ R.T / m, basis.T @ g)
     u = {lam: mfac_direction(G, lam, g).u for lam in (1e-6, 1e-3, 1.0)}
     gap = np.linalg.norm(u[1e-6] - newton) / np.linalg.norm(newton)
     return float(gap), float(np.linalg.norm(u[1e-3]) / np.linalg.norm(u[1.0]))

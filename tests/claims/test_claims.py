@@ -1,5 +1,6 @@
 """Every stated verdict is the measured one, and every inequality is clear of its margin, one way or the other."""
 
+import functools
 import json
 import re
 from pathlib import Path
@@ -17,6 +18,12 @@ TRAINED = [claim.id for claim in claims() if claim.trained]
 COMPUTED = [claim.id for claim in claims() if not claim.trained]
 
 
+@functools.cache
+def on_five_seeds(id):
+    """A trained claim's numbers: measured once, since several tests look at them."""
+    return CLAIMS[id].measure(SEEDS)
+
+
 def held(claim, measured):
     assert measured.verdict == claim.verdict, [(c.text, c.left, c.right) for c in measured.conditions if not c.met]
     for condition in measured.conditions:
@@ -30,7 +37,7 @@ def test_a_computed_claim_holds_its_verdict_on_two_seeds(id):
 
 @pytest.mark.parametrize("id", TRAINED)
 def test_a_trained_claim_holds_its_verdict_on_the_cached_runs(id):
-    held(CLAIMS[id], CLAIMS[id].measure(SEEDS))
+    held(CLAIMS[id], on_five_seeds(id))
 
 
 @pytest.mark.slow
@@ -78,9 +85,9 @@ def test_no_comparator_is_tuned_less_than_a_method_of_this_package():
 def test_a_claim_names_the_runs_that_it_reads():
     assert "m = 8, rate 0.1" in trained.needed(CLAIMS["window-size"])
     assert not any(name.startswith("lr ") for name in trained.needed(CLAIMS["window-size"]))
+    known = frozenset().union(*map(heavy.names_of, heavy.GROUPS))
     for claim in claims():
         if claim.trained:
-            known = frozenset().union(*map(heavy.names_of, heavy.GROUPS))
             assert {n for n in trained.needed(claim) if not n.endswith(")")} <= known
 
 
@@ -191,7 +198,7 @@ def test_the_page_holds_every_claim_and_no_open_placeholder():
 def test_every_sentence_about_numbers_can_be_filled():
     for claim in claims():
         if claim.trained:
-            measured = claim.measure(SEEDS)
+            measured = on_five_seeds(claim.id)
             assert "{" not in claim.words.format(**measured.data.get("say", {}))
 
 
@@ -215,7 +222,7 @@ EXACT = [claim.id for claim in claims() if claim.trained or claim.id in ("memory
 
 @pytest.mark.parametrize("id", EXACT)
 def test_the_committed_page_says_what_the_runs_say(id):
-    assert page.section(CLAIMS[id], CLAIMS[id].measure(SEEDS)) in PAGE.read_text()
+    assert page.section(CLAIMS[id], on_five_seeds(id)) in PAGE.read_text()
 
 
 def test_the_committed_page_has_every_section_verdict_and_figure():
