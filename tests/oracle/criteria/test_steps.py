@@ -308,6 +308,50 @@ def test_the_window_before_the_step_is_called_R9(operation: str) -> None:
     assert "R9" in found[0].reason
 
 
+@pytest.mark.parametrize(("solver", "of_F"), [("inverse", False), ("eigh", False), ("dense", True), (None, False),
+                                              ("lu", False)])  # fmt: skip
+def test_other_solvers_inside_a_run(solver: str | None, of_F: bool) -> None:
+    """``||gap|| <= ||bound|| cond``: of M, or of F where d x d is solved; undeclared the larger one, and undecided."""
+    case, result = ran("dense_mfac")
+    last = result["states"][-1]
+    G = last["G"].astype(np.float64)
+    w = directions.Window(G, np.abs(G), G[0], np.abs(G[0]), 9)
+    solve = directions.Solve(w, last["S"].astype(np.float64), 3, 0.5, UNITS["float32"])
+    values = np.linalg.eigvalsh(solve.M.astype(np.float64))
+    cond_M, cond_F = values[2] / values[0], values[2] / 1.5
+    assert cond_F > 1.02 * cond_M
+    times = cond_F if of_F or solver in (None, "lu") else cond_M
+    loose = float(np.linalg.norm(solve.bound)) * times
+    said = replace(SAID, solver=solver)
+    for moved in (0.97, 1.01):
+        u = result["u"].astype(np.float64)
+        u[3] = solve.expected
+        u[3, 2] += moved * loose
+        check = stage(checks(case, {"u": u, "states": result["states"]}, said), "u")
+        if moved > 1:
+            assert check.verdict == FAIL
+        elif solver is None:
+            assert "1 steps undecided: solver class: declare SOLVER" in check.reason
+        else:
+            assert check.verdict == PASS
+            assert check.ratio == pytest.approx(moved, rel=1e-3)
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0.09, "solver class"), (0.11, "vacuous for this solver class")])
+def test_a_class_that_explains_anything_decides_nothing(share: float, reason: str) -> None:
+    """From a tenth of the norm of u on."""
+    case, result = ran("dense_mfac", T=1)
+    run = directions.Run(case, Declared(), result["u"][:1].astype(np.float64) * 0, UNITS["float32"])
+    expected, bound = np.array([3.0, 4.0] + [0.0] * 7), np.zeros(9)
+    bound[0] = share * 5.0 / 2.0
+    run.u[0] = expected
+    run.u[0, 0] += bound[0] * 1.9
+    failed = Check("u", "T2", "W:4", "", 9.0, FAIL)
+    check = directions._by_class(run, failed, 0, expected, bound, np.diag([1.0, 2.0]), 1.0)
+    assert check.verdict == INCONCLUSIVE
+    assert check.reason.startswith(reason)
+
+
 # ------------------------------------------------------------------ GGT, only u
 
 
