@@ -221,13 +221,17 @@ def diff(before: Path, after: Path, as_json: bool) -> None:
 
 @contextmanager
 def _usage() -> Iterator[None]:
-    """What was asked for does not exist: exit code 2, in the words of whoever noticed."""
+    """What was asked for does not exist, or cannot be read or written: exit code 2, in words."""
     from efcp_ref.oracle.targets import UsageError
 
     try:
         yield
     except UsageError as why:
         raise click.UsageError(str(why)) from None
+    except BrokenPipeError:
+        raise
+    except OSError as why:
+        raise click.UsageError(f"{why.filename or 'a file'}: {why.strerror or why}") from None
 
 
 def _show(report: Report, as_json: bool) -> NoReturn:

@@ -66,6 +66,15 @@ def test_exactly_one_door_is_named(arguments):
     assert "name one of TARGET, --command and --outputs" in result.output
 
 
+def test_a_folder_that_cannot_be_written_is_wrong_usage(tmp_path):
+    (tmp_path / "campaign.json").mkdir()
+    for folder in ("/proc/none", tmp_path):
+        result = run("check", "efcp_ref", "--report", folder, "--operation", "sp", "--cases", "1")
+        assert result.exit_code == 2
+        assert str(folder) in result.output
+    assert run("vectors", "/proc/none").exit_code == 2
+
+
 def test_vectors_are_written_and_compared(tmp_path):
     folder = tmp_path / "v"
     assert "cases in" in run("vectors", folder, "-o", "top_k").output

@@ -302,10 +302,11 @@ def read_inside(root: Path, relative: str, largest: int = LARGEST) -> bytes:
         file = _open(name, os.O_RDONLY | os.O_NONBLOCK, below, relative)  # a pipe must not make us wait
     finally:
         os.close(below)
+    about = os.fstat(file)
+    if not stat.S_ISREG(about.st_mode):  # before it is wrapped: Python itself raises at a folder
+        os.close(file)
+        raise Hostile(f"{relative} is no plain file")
     with os.fdopen(file, "rb") as opened:
-        about = os.fstat(file)
-        if not stat.S_ISREG(about.st_mode):
-            raise Hostile(f"{relative} is no plain file")
         if about.st_size > largest:
             raise Hostile(f"{relative} has {about.st_size} bytes, at most {largest} are read")
         return opened.read(about.st_size)  # no more: a reader reserves what it is asked for

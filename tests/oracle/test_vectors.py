@@ -415,3 +415,12 @@ def test_numbers_that_would_take_all_memory_are_refused():
         legal("topk_sgd", {"d": 1 << 40, "k": 1, "gradients": np.zeros((1, 1))})
     with pytest.raises(ValueError, match="larger than any case"):
         legal("dense_mfac", {"d": 1 << 20, "m": 1 << 20, "lam": 1.0, "gradients": np.zeros((1, 1))})
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+def test_a_folder_where_a_file_should_be_is_refused_and_let_go(tmp_path):
+    (tmp_path / "case.json").mkdir()
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(Hostile, match="case.json is no plain file"):
+        hostile.read_inside(tmp_path, "case.json")
+    assert len(os.listdir("/proc/self/fd")) == before
