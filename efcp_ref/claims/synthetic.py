@@ -86,7 +86,7 @@ register(
         "sign-counterexample",
         "SignSGD does not converge on a convex function, EF-SignSGD does",
         "Here we iterate from at (1; 1) lie along the line x1 + x2 = 2 ... x1 + x2 remains constant",
-        "ef-signsgd-slides.txt, lines 153 to 161",
+        "ef-signsgd-slides.txt, lines 157 and 158",
         HOLDS,
         _counterexample,
         "f(x) = eps |x1 + x2| + |x1 - x2| with eps = {eps:g}, from (1, 1), a kink: the subgradient takes sign(x1 - "
@@ -193,7 +193,7 @@ register(
         "EF-SignSGD goes to the span of the gradients, and to the max-margin solution",
         "Distance of EF-SIGNSGD to the linear span (and the test loss) goes to 0 ... Unlike SIGNSGD, EF-SIGNSGD "
         "converges to the max-margin solution in over-parameterized least-squares",
-        "ef-signsgd-slides.txt, lines 233 and 145; Figure 3",
+        "ef-signsgd-slides.txt, lines 237 and 147; Figure 3",
         HOLDS,
         _span,
         "{examples} examples, {unknowns} unknowns, started at 0: one feature is the label, two are constant, and each "
@@ -359,7 +359,7 @@ register(
         "lemma-k1",
         "The scaled Top-k keeps at least k/d of the norm (Lemmas K.1 and K.2)",
         "Then it always holds that |T_H(v)|^2 >= k/n |v|^2 in the norm of H^-1",
-        "efcp.txt, lines 782 to 794",
+        "efcp.txt, lines 781 to 793",
         HOLDS,
         _lemma_k,
         "n is d (R35), and H must be positive definite, not only semidefinite (R38). Equality is reached when all "
@@ -425,7 +425,7 @@ register(
         "Scaled and unscaled variants converge alike in the diagonal case",
         "Experimentally, we find that the practical convergence of the scaled and un-scaled variants is nearly "
         "identical in the diagonal case",
-        "efcp.txt, line 775; appendix K",
+        "efcp.txt, line 773; appendix K",
         PART,
         _scaled,
         "They end alike, and on the way differ by {apart:.0f} % at most. A quadratic whose curvatures spread over "
@@ -495,7 +495,7 @@ register(
         "A large damping makes M-FAC SGD at the rate eta / lambda",
         "When lambda is small, M-FAC is similar to Newton's method, while large lambda reduces to SGD with a scaled "
         "learning rate",
-        "efcp.txt, line 429; appendix D",
+        "efcp.txt, line 423; appendix D",
         HOLDS,
         _large_damping,
         "In the limit, and with a bound: |u - x/lam| <= |x| a_1 / (lam (lam + a_1)), a_1 the largest eigenvalue of "
@@ -606,7 +606,7 @@ register(
         "Diagonal AdaGrad with error feedback keeps the rate of AdaGrad",
         "our approach recovers a convergence rate of O(1/sqrt(T) + sigma^2/sqrt(T) + d/T) relative to the Adagrad "
         "baseline",
-        "efcp.txt, line 162; appendix K, Algorithm 7",
+        "efcp.txt, line 166; appendix K, Algorithm 7",
         HOLDS,
         _adagrad_rate,
         "A noisy quadratic in 20 dimensions, constant rate 1. The compressed run starts slower, as the d/T term "

@@ -141,7 +141,7 @@ register(
         "sparse-recovers-dense",
         "Sparse M-FAC at 1 % recovers Dense M-FAC",
         "this approach can compress full-matrix preconditioners to up to 99% sparsity without accuracy loss",
-        "efcp.txt, line 19; Figure 2",
+        "efcp.txt, line 13; Figure 2",
         HOLDS,
         _recovers,
         "One setting for all (rate {rate:g}, damping {lam:g}, m = {m}). Digits is easy: the accuracies are equal "
@@ -177,7 +177,7 @@ register(
         "Error feedback is what makes it work",
         "the sizable error in the preconditioner induced by gradient sparsification or low-rank projection can in "
         "fact be handled via an error feedback mechanism applied to the gradients before they are stored",
-        "efcp.txt, line 29",
+        "efcp.txt, line 31",
         HOLDS,
         _feedback,
         "The same settings with the error dropped after every step. The sparser the window, the more the error is "
@@ -249,7 +249,7 @@ register(
         "diverges-without",
         "Without error feedback, training diverges",
         "doing so directly by projecting the gradients onto a sparse or low-rank support diverges",
-        "efcp.txt, line 121",
+        "efcp.txt, line 122",
         PART,
         _diverges,
         "Softmax regression, S-MFAC at 1 %, m = {m}, {T} steps, one seed for each of {all} settings, five at the "
@@ -309,7 +309,7 @@ register(
         "The error-feedback metric decreases exponentially",
         "in both experiments this metric decreases exponentially, which indicates the accumulated gradient "
         "information is indeed transferred from the error feedback",
-        "efcp.txt, line 269; appendix A",
+        "efcp.txt, line 273; appendix A",
         PART,
         _metric,
         "It falls about as an exponential until the gradients are small, then reaches a floor of noise. A metric "
@@ -374,7 +374,7 @@ register(
         "There is a density above which more density gains nothing",
         "there is always a natural density percentage threshold k* above which using higher density yields the same "
         "results",
-        "efcp.txt, lines 443 and 273; Figure 2",
+        "efcp.txt, lines 432 and 277; Figure 2",
         HOLDS,
         _threshold,
         "Here it lies below 0.5 %, {entries} entries of each block of 2,048. As in Figure 2, the densest window is "
@@ -425,7 +425,7 @@ register(
         "M-FAC finds flatter minima than SGD",
         "D-MFAC and S-MFAC yield much flatter solutions that SGD and S-MFAC yields only slightly larger maximum "
         "eigenvalues compared to D-MFAC",
-        "efcp.txt, line 271; appendix B, Table 4",
+        "efcp.txt, line 275; appendix B, Table 4",
         PART,
         _flat,
         "At the end of training it is so. But the loss of M-FAC is then {times} times lower, and the curvature of a "
@@ -459,7 +459,7 @@ register(
         UNTESTABLE,
         _better,
         "One point is {images:.1f} of the test images, and all good methods lie within the spread of the seeds. What "
-        "would be needed: ResNet-18 on ImageNet, 88 epochs (an A100 for 4 h 20 min a run, efcp.txt line 258).",
+        "would be needed: ResNet-18 on ImageNet, 88 epochs (an A100 for 4 h 20 min a run, efcp.txt line 257).",
         lambda measured: figures.dots(measured.data["dots"], "test accuracy, per cent", xscale="linear"),
         "Dots of the test accuracy of four methods, overlapping between 98 and 99.5 per cent.",
         True,
@@ -497,7 +497,7 @@ register(
         "The rank barely matters, even rank 1 is enough",
         "the decomposition rank significantly affects smaller BERT models but barely influences BERT-BASE and RN-20 "
         "model results",
-        "efcp.txt, line 711; Table 11",
+        "efcp.txt, line 713; Table 11",
         HOLDS,
         _rank,
         "At this scale the half that says barely: two weight matrices, 64 x 256 and 256 x 10. The half about "
@@ -626,7 +626,7 @@ register(
         "batch-size",
         "SignSGD suffers from small batches, EF-SignSGD does not",
         "SIGNSGD performs poorly for small batch-sizes. The performance of SIGNSGD is always worse than EF-SIGNSGD",
-        "ef-signsgd-slides.txt, lines 261 to 264; Figure 4",
+        "ef-signsgd-slides.txt, lines 264 and 265; Figure 4",
         HOLDS,
         _batch,
         "Softmax regression. Rates chosen at batch {first} on the validation images and scaled with the batch; "
@@ -698,7 +698,7 @@ register(
         "competitive",
         "Sparse M-FAC is competitive with the other optimizers",
         "S-MFAC is competitive with other preconditioned gradient methods, outperforming SGD, AdamW, K-FAC and SENG",
-        "efcp.txt, line 171; Table 1",
+        "efcp.txt, line 184; Table 1",
         HOLDS,
         _competitive,
         "Competitive: yes. Outperforming: not testable here, the accuracies saturate. Every method's rate was chosen "
@@ -741,7 +741,7 @@ register(
         "sparse-ggt",
         "Sparse GGT reaches what Dense GGT reaches",
         "D-GGT 87.77 (.22), S-GGT 87.73 (.34)",
-        "efcp.txt, line 621; Table 10",
+        "efcp.txt, line 629; Table 10",
         HOLDS,
         _ggt,
         "Accuracy is equal. The training loss of the dense one is {ratio} times lower, at a level that no accuracy "
@@ -778,7 +778,7 @@ register(
         "window-size",
         "A large window is recommended",
         "it is recommended to use a large history size ... using a value of m as large as possible is recommended",
-        "efcp.txt, lines 433 to 435; appendix D",
+        "efcp.txt, lines 428 to 430; appendix D",
         HOLDS,
         _window,
         "Softmax regression, S-MFAC at 5 %. A smaller window makes shorter steps (the first is m g / (lam m + "
@@ -832,7 +832,7 @@ register(
         "A small damping is near Newton's method, a large one underfits",
         "if the model diverges, then the dampening is too small and it should be increased ... if the model "
         "underfits, then the dampening is too large and it should be decreased",
-        "efcp.txt, lines 423 to 426; appendix D",
+        "efcp.txt, lines 425 and 426; appendix D",
         HOLDS,
         _damping,
         "Newton's method with the empirical Fisher F for the Hessian: for a gradient in the span of the window u goes "
