@@ -36,6 +36,7 @@ EXPECTED = {  # page: where it comes from
     "fast.md": "docs/fast.md",
     "kernels.md": "docs/kernels.md",
 }
+WIDE = ("fast.md", "findings.md")  # pages whose table or picture needs the room of the table of contents
 LEFT_OUT = {"_build", "build.py", "readings.toml", "pictures", "words.txt", "__pycache__"}
 DIRECTIVE = re.compile(r"<!-- gen: (\w+)(?: ([\w./-]+))? -->")
 
@@ -67,6 +68,8 @@ def staged(strict: bool) -> None:
     shutil.copy(ROOT / "examples" / "README.md", STAGE / "check" / "doors.md")
     for page in STAGE.rglob("*.md"):
         brought(page, strict)
+    for page in (STAGE / name for name in WIDE):
+        page.write_text("---\nhide: [toc]\n---\n" + page.read_text(encoding="utf-8"), encoding="utf-8")
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     (STAGE / "about").mkdir(exist_ok=True)
     (STAGE / "about" / "changelog.md").write_text(changelog, encoding="utf-8")
@@ -131,7 +134,7 @@ def stamp() -> str:
     """Return a hash of everything that the site is made from; build/stamp holds that of the site that was built."""
     pages = [p for p in sorted(HERE.rglob("*")) if p.is_file() and "__pycache__" not in p.parts]
     folders = [p for name in ("tutorials", "examples", "benchmarks/results") for p in sorted((ROOT / name).rglob("*"))]
-    used = [p for p in folders if p.is_file() and "__pycache__" not in p.parts]
+    used = [p for p in folders if p.is_file() and not {"__pycache__", "target"} & set(p.parts)]
     tests = [p for p in sorted((ROOT / "tests").rglob("test_*.py")) if "def test_R" in p.read_text(encoding="utf-8")]
     return fingerprint(*pages, *used, *tests, *(ROOT / name for name in ("mkdocs.yml", "CHANGELOG.md", "CITATION.cff")))
 
@@ -242,7 +245,7 @@ def nav(names: list[str], api: dict[str, list[str]]) -> list[Any]:
                 "check/doors.md",
                 "check/failure.md",
                 "check/criteria.md",
-                *present("criteria.md", "check/oracle.md", "oracle.md"),
+                *present("criteria.md", "check/certify_and_replay.md"),
             ]
         },
         {"The paper, checked": ["paper/index.md", "claims.md", "paper/readings.md", "paper/tables.md", "findings.md"]},
@@ -370,7 +373,8 @@ def build(strict: bool, wanted: bool, keep: bool, version: str | None) -> None:
         (BUILD / "stamp").write_text(made_from, encoding="utf-8")
     step("mkdocs", began)
     size = sum(p.stat().st_size for p in (BUILD / "site").rglob("*") if p.is_file()) if not version else 0
-    print(f"{time.monotonic() - start:6.1f} s  in all: build/site, {size / 2**20:.1f} MiB")
+    where = f"version {version} on the branch gh-pages" if version else f"build/site, {size / 1e6:.2f} MB"
+    print(f"{time.monotonic() - start:6.1f} s  in all: {where}")
 
 
 def main() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import doctest
+import importlib
 import json
 import os
 import re
@@ -122,6 +124,14 @@ def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path):
         env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("name", ["griffe_text", "paper", "reference", "slim", "text"])
+def test_the_examples_in_the_builder_run(name: str):
+    pytest.importorskip("griffe" if name == "griffe_text" else "pygments")
+    outcome = doctest.testmod(importlib.import_module(f"_build.{name}"))
+    assert outcome.attempted
+    assert not outcome.failed
 
 
 def test_every_command_and_option_in_the_prose_is_offered():
