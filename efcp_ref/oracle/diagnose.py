@@ -47,7 +47,7 @@ def explain(
     >>> G, lam, x = case.arguments.values()
     >>> u = x / lam - np.linalg.solve(lam * np.eye(len(G)) + G @ G.T, G @ x) / lam @ G
     >>> [mistake.text for mistake in explain(case, {"u": u})][:1]
-    ['damping lam used for m lam (section 2.2, eq. 2)']
+    ['only the direction, with lam for m lam (section 2.2, eq. 2)']
     """
     end = time.monotonic() + seconds
     truth = _result(_reference(case.operation), case)
