@@ -169,6 +169,7 @@ def test_where_a_factorisation_may_break_down(scale: float):
         M = D @ np.array([[1.0, rho], [rho, 1.0]]) @ D
         assert fisher._breaks_down(M, U) == breaks
     assert fisher._breaks_down(np.diag([1.0, 0.0]), U)
+    assert fisher._breaks_down(np.diag([1.0, -1.0]), U)
 
 
 @pytest.mark.parametrize(("shift", "excused"), [(0.9, True), (1.1, False), (20.0, False)])

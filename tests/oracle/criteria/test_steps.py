@@ -517,6 +517,19 @@ def test_what_ef_signsgd_hides() -> None:
         assert (check.at, check.verdict) == ((3, at), PASS if moved < 1 else FAIL)
 
 
+def test_underflow_of_a_hidden_sign() -> None:
+    """One tiny for gamma g where g is not zero, one for the mean: two in all."""
+    case, _ = ran("ef_signsgd", T=1)
+    g = np.array([[4.0, -8.0, 4.0, 8.0, -4.0, 4.0, 8.0, 8.0, -4.0]]) * TINY
+    case = replace(case, arguments={**case.arguments, "gradients": g})
+    p = 0.25 * g[0]
+    s = np.abs(p).mean()
+    for moved, verdict in ((1.8, PASS), (2.2, FAIL)):
+        u = (s * np.sign(p))[None].copy()
+        u[0, 1] -= moved * TINY
+        assert stage(checks(case, {"u": u}, SAID), "u").verdict == verdict
+
+
 def test_a_hidden_sign_is_free_within_the_radius_alone() -> None:
     """-s, 0 and s where ``|p| <= r``; nothing else, and not where p is certain."""
     run = type("Run", (), {"d": 3, "unit": UNITS["float32"]})()
