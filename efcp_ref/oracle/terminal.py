@@ -237,6 +237,15 @@ def table(report: Report) -> Any:
     return grid
 
 
+def unopened(target: str) -> str:
+    """Say what did not work with a target that could not be opened.
+
+    >>> unopened("my_code.py"), unopened("--command ./mine")
+    ('could not be imported', 'could not be started')
+    """
+    return "could not be started" if target.startswith("--command") else "could not be imported"
+
+
 def _tail(report: Report) -> Iterator[str]:
     for o in report.operations:
         for failure in o.failures:
@@ -249,7 +258,7 @@ def _tail(report: Report) -> Iterator[str]:
     yield from certified(report)
     yield from (f"note: {note}" for note in report.notes)
     if report.broken:
-        yield f"{report.target} could not be imported: {report.broken}"
+        yield f"{report.target} {unopened(report.target)}: {report.broken}"
 
 
 def certified(report: Report) -> Iterator[str]:

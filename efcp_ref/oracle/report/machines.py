@@ -101,7 +101,8 @@ def junit(report: Report, stats: Stats) -> str:
     """Return JUnit XML: a suite per operation, a test per tier; what could not be decided is skipped."""
     suites = [_suite(report, operation, stats) for operation in report.operations]
     if report.broken:
-        test = _test("target", "imports", 0.0, _element("error", "it could not be imported", report.broken))
+        told = _element("error", f"it {terminal.unopened(report.target)}", report.broken)
+        test = _test("target", "imports", 0.0, told)
         suites.append((f'<testsuite name="target" tests="1" failures="0" errors="1" skipped="0">{test}</testsuite>',
                        {"tests": 1, "failures": 0, "errors": 1, "skipped": 0}))  # fmt: skip
     total = {n: sum(counts[n] for _, counts in suites) for n in ("tests", "failures", "errors", "skipped")}
@@ -137,7 +138,7 @@ def markdown(report: Report, most: int = 5) -> str:
     if rows:
         parts += ["| operation | verdict | cases | worst ratio |", "| --- | --- | --- | ---: |", *rows, ""]
     if report.broken:
-        parts += ["It could not be imported:", "", _fenced(report.broken), ""]
+        parts += [f"It {terminal.unopened(report.target)}:", "", _fenced(report.broken), ""]
     failures = [(o, f) for o in report.operations for f in o.failures]
     for operation, failure in failures[:most]:
         told = terminal.failure_lines(report.target, operation, failure)

@@ -222,6 +222,11 @@ def _failures(report: Report, found: Mapping[int, Evidence]) -> str:
     return f"<h2>Failures</h2>{''.join(parts)}" if parts else ""
 
 
+def _broken(report: Report) -> str:
+    title = f"<h2>It {terminal.unopened(report.target)}</h2>"
+    return title + _pre(report.broken, "error") if report.broken else ""
+
+
 def page(report: Report, stats: Stats, found: Mapping[int, Evidence]) -> str:
     """Return the page; ``found`` holds the evidence by ``id(failure)``."""
     verdict = TITLES[report.exit_code]
@@ -229,7 +234,7 @@ def page(report: Report, stats: Stats, found: Mapping[int, Evidence]) -> str:
     told = ", ".join(f"{n} {_verdict(v)}" for v, n in counts if n) or "nothing was judged"
     facts = f"{report.cases} cases per operation and precision, seed {report.seed}, {report.seconds:.1f} s."
     notes = "".join(f"<li>{_e(note)}</li>" for note in (*terminal.certified(report), *report.notes))
-    broken = f"<h2>It could not be imported</h2>{_pre(report.broken, 'error')}" if report.broken else ""
+    broken = _broken(report)
     return f"""<!doctype html>
 <html lang="en">
 <head>
