@@ -1,18 +1,22 @@
-"""Kernels broken one way at a time, and the checks that must notice: ``python -m tests.gpu.mutants`` prints the table.
+"""Kernels broken one way at a time, and the checks that must notice.
+
+``python -m tests.gpu.mutants`` runs every check on every mutant that ``mutants.json`` does not hold as it is now, and
+writes there which checks saw it; ``docs/kernels.md`` shows the table.
 
 The checks, from cheap to dear:
-  order    the result, bit for bit, with threads forward, reversed and shuffled, shared memory full of NaN
-  barrier  the shim's own report: threads wait at different barriers
+  order    the result, bit for bit, with threads forward, reversed and shuffled, shared memory full of NaN; or the
+           shim's own report: threads wait at different barriers, or one has written outside an array
   thread   the thread sanitizer, by the kernel's line
   address  the address and undefined-behaviour sanitizers, by the kernel's line
   work     with every access recorded: each thread block has its share of the slices
 """
 
 import ctypes
+import hashlib
+import json
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -29,6 +33,7 @@ from tests.gpu import problems
 ROOT = Path(__file__).parents[2]
 RUNS = (("forward", 0), ("reverse", 0), ("shuffled", 1), ("shuffled", 2))
 CHECKS = ("order", "thread", "address", "work")
+RECORDED = Path(__file__).parent / "mutants.json"
 SYNC, WARP = "__syncthreads();", "__syncwarp();"
 
 
@@ -39,45 +44,44 @@ class Mutant:
     file: str
     what: str
     edits: tuple[tuple[str, str], ...]
-    caught: tuple[str, ...]  # the checks that notice; the tests hold the first
+    caught: str  # the check that must notice; the others that do are in mutants.json
     index: str = "absolute"
     launch: tuple[int, int, int] | None = None  # blocks, threads, bytes of shared memory: a launch as printed
     shape: tuple[int, int, int, float] = problems.CASES["partial last block"]
 
 
-def _m(file, what, old, new, *caught, **more):
+def _m(file, what, old, new, caught, **more):
     return Mutant(file, what, ((old, new),) if old else (), caught, **more)
 
 
-RACE = ("thread", "order")
 AFTER_ROWS = ("        for (int i = ThreadId; i < end_d", "        __syncthreads(); for (int i = ThreadId; i < end_d")
 BARRIER_22 = "__syncthreads();                                               // the next row"
 IN_BRANCH = "        if (Tid < half) {\n            mem[Tid] += mem[Tid + half]; __syncthreads(); }"
 
 MUTANTS = {
-    "sp-14-no-barrier": _m("sp.cu", "parallel_reduce without its barrier (R16)", SYNC, "", *RACE),
+    "sp-14-no-barrier": _m("sp.cu", "parallel_reduce without its barrier (R16)", SYNC, "", "thread"),
     "sp-14-one-barrier": Mutant(
         "sp.cu", "one barrier before all levels (R16)",
-        ((SYNC, ""), ("    for (int half", "    __syncthreads(); for (int half")), RACE),
+        ((SYNC, ""), ("    for (int half", "    __syncthreads(); for (int half")), "thread"),
     "sp-14-in-branch": Mutant(
         "sp.cu", "the barrier inside the branch",
-        ((SYNC, ""), ("        if (Tid < half)\n            mem[Tid] += mem[Tid + half];", IN_BRANCH)), ("order",)),
-    "sp-08-row-bound": _m("sp.cu", "reads one entry past the row", "j < k", "j <= k", "order", "address"),
+        ((SYNC, ""), ("        if (Tid < half)\n            mem[Tid] += mem[Tid + half];", IN_BRANCH)), "order"),
+    "sp-08-row-bound": _m("sp.cu", "reads one entry past the row", "j < k", "j <= k", "order"),
     "sp-R13-printed": _m("sp.cu", "a position read as a column (R13)", "column(I[row + j], j, B_d, B_k)", "I[row + j]",
                          "order", index="uint16"),
     "sp-R15-printed": _m("sp.cu", "1,024 blocks for six rows (R15)", "", "", "address", launch=(1024, 128, 512)),
     "sp-R16-printed": _m("sp.cu", "96 threads, no power of two (R16)", "", "", "order", launch=(6, 96, 384)),
     "lcg-08-no-barrier": _m("lcg.cu", "no barrier after zeroing (line 8)",
                             "    __syncthreads();                                                       //", "    //",
-                            *RACE),
-    "lcg-22-no-barrier": _m("lcg.cu", "no barrier after a row (line 22)", BARRIER_22, "//", *RACE),
+                            "thread"),
+    "lcg-22-no-barrier": _m("lcg.cu", "no barrier after a row (line 22)", BARRIER_22, "//", "thread"),
     "lcg-22-after-all": Mutant("lcg.cu", "the barrier of line 22 after all rows",
-                               ((BARRIER_22, "//"), AFTER_ROWS), RACE),
+                               ((BARRIER_22, "//"), AFTER_ROWS), "thread"),
     "lcg-29-no-barrier": _m("lcg.cu", "no barrier after a slice (line 29)",
                             "        __syncthreads();                                                   //",
-                            "        //", *RACE),
+                            "        //", "thread"),
     "lcg-R13-printed": _m("lcg.cu", "a position taken for a column (R13)", "position(I[start + col], start_d)",
-                          "(int) I[start + col] - start_d", "address", "order", index="uint16"),
+                          "(int) I[start + col] - start_d", "address", index="uint16"),
     "lcg-R17-printed": _m("lcg.cu", "mem has T components (R17)", "", "", "address", launch=(3, 128, 512)),
     "lcg-R18-printed": _m("lcg.cu", "workload in coordinates (R18)", "(n_Bd - 1) / B + 1", "(n_Bd * B_d - 1) / B + 1",
                           "work"),
@@ -85,21 +89,21 @@ MUTANTS = {
                           "min(B_k, start_k + B_k)", "order"),
     "lcg-R20-printed": _m("lcg.cu", "rows to workload (R20)", "row < m", "row < workload", "order"),
     "lcg-16-bit-signed": _m("lcg.cu", "a signed 16-bit index (R13)", "position(I[start + col], start_d)",
-                            "(short) I[start + col]", "address", "order", index="uint16",
+                            "(short) I[start + col]", "address", index="uint16",
                             shape=(45_000, 2, 40_000, 0.01)),
     "lcg-25-whole-slice": _m("lcg.cu", "writes a whole last slice (line 25)", "i < end_d - start_d", "i < B_d",
                              "address"),
     "lcg-27-not-cleared": _m("lcg.cu", "mem is not cleared (line 27)", "mem[i] = 0;                                    "
                              "                //", "//", "order"),
     "sp-slices-load": _m("sp_slices.cu", "no barrier after the slice is loaded",
-                         "__syncthreads();   // the slice is there", "", *RACE),
+                         "__syncthreads();   // the slice is there", "", "thread"),
     "sp-slices-end": _m("sp_slices.cu", "no barrier before the next slice", "__syncthreads();   // nobody", "//",
-                        *RACE, shape=(2300, 6, 512, 0.05)),
+                        "thread", shape=(2300, 6, 512, 0.05)),
     "lcg-rows-late": _m("lcg_rows.cu", "a barrier after eight rows alone",
                         "                    __syncthreads();   // the next row may add to the same place\n"
-                        "                }", "                }\n                __syncthreads();", *RACE),
+                        "                }", "                }\n                __syncthreads();", "thread"),
     "lcg-warp-row": _m("lcg_warp.cu", "no barrier of the warp after a row", "__syncwarp();   // the next row", "//",
-                       *RACE),
+                       "thread"),
     "feedback-ties": _m("feedback.cu", "every tie at the threshold is kept", "if (equal && tie == ties)\n",
                         "if (equal)\n", "order"),
     "feedback-xi-early": _m("feedback.cu", "xi changes while others read a",
@@ -107,7 +111,7 @@ MUTANTS = {
     "feedback-R14": _m("feedback.cu", "xi without what the storage rounded off (R14)", "a[i] = a[i] - c;",
                        "a[i] = keep ? 0 : a[i];", "order"),
     "cholesky-column": _m("cholesky.cu", "no barrier after a column",
-                          "__syncthreads();   // column p is final", "", *RACE),
+                          "__syncthreads();   // column p is final", "", "thread"),
     "cholesky-damping": _m("cholesky.cu", "S without m lam", "i / m == i % m ? shift : 0", "0.0f", "order"),
 }  # fmt: skip
 
@@ -214,9 +218,9 @@ def run(file, p, device, launch=None):
 
 def shares(p, device):
     """Whether as many of three thread blocks of lcg.cu write some of omega as ceil(n / B) slices each keep busy."""
-    w, omega = p.on(device), np.empty(p.d, np.float32)
+    w, c, omega = p.on(device), device.put(p.c), device.empty((p.d,), np.float32)
     library = load(device.library("lcg", w.form, observe=True))
-    held = packed("lcg", (*w.sizes, p.c, w.indices, w.values, omega))
+    held = packed("lcg", (*w.sizes, c, w.indices, w.values, omega))
     pointers = (ctypes.c_void_p * len(held))(*(ctypes.addressof(h) for h in held))
     library.launch_lcg(ctypes.byref(Launch(3, 128, 4 * w.B_d, 0, 0)), pointers)
     events, _ = read(library, "lcg")
@@ -234,8 +238,10 @@ def child(name, check):
     for order, seed in RUNS if check == "order" else RUNS[:1]:
         device = Broken(mutant, text(mutant), order, seed, sanitize)
         try:
-            said = shares(p, device) if check == "work" else run(mutant.file, p, device, mutant.launch)
-            said = said or device.outside()
+            if check == "work":
+                said = shares(p, device)
+            else:
+                said = run(mutant.file, p, device, mutant.launch) or device.outside()
         except RuntimeError as why:
             said = str(why)
         if said and check in ("order", "work"):
@@ -268,16 +274,47 @@ def judge(name, check):
     return ""
 
 
-def table():
-    """Every mutant and every check."""
-    print("| mutant | what is broken | " + " | ".join(CHECKS) + " |\n|---|---|" + "---|" * len(CHECKS))
+def digest(mutant):
+    """What a record is true of: the broken source and how it is launched."""
+    about = (text(mutant), mutant.index, mutant.launch, mutant.shape)
+    return hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+
+
+def checks(mutant):
+    """The checks that are run on a mutant."""
+    fit = dict.fromkeys(CHECKS, True)
+    fit["work"] = mutant.file == "lcg.cu" and not mutant.launch  # shares of the slices, by the launcher's own choice
+    fit["thread"] = not mutant.launch or mutant.launch[0] < 100  # 131,072 threads are too many for the sanitizer
+    return [check for check in CHECKS if fit[check]]
+
+
+def recorded():
+    """Which checks saw which mutant, by name, and of which source that is true."""
+    return json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
+
+
+def record():
+    """Run every check on every mutant that is new or has changed."""
+    known = {name: row for name, row in recorded().items() if name in MUTANTS}
     for name, mutant in MUTANTS.items():
-        checks = [c for c in CHECKS if c != "work" or (mutant.file == "lcg.cu" and not mutant.launch)]
-        with ThreadPoolExecutor(3) as pool:
-            seen = dict(zip(checks, pool.map(lambda check: bool(judge(name, check)), checks), strict=True))  # noqa: B023
-        cells = ["yes" if seen.get(check) else "" for check in CHECKS]
-        print(f"| `{name}` | {mutant.what} | " + " | ".join(cells) + " |", flush=True)
+        if known.get(name, {}).get("digest") != digest(mutant):
+            seen = [check for check in checks(mutant) if judge(name, check)]
+            known[name] = {"seen": seen, "digest": digest(mutant)}
+            print(f"{name}: {', '.join(seen)}", flush=True)
+            rows = [f"{json.dumps(name)}: {json.dumps(known[name])}" for name in MUTANTS if name in known]
+            RECORDED.write_text("{\n " + ",\n ".join(rows) + "\n}\n")
+
+
+def table():
+    """The table of docs/kernels.md, line by line."""
+    yield "| mutant | what is broken | " + " | ".join(CHECKS) + " |"
+    yield "|---|---|" + "---|" * len(CHECKS)
+    known = recorded()
+    for name, mutant in MUTANTS.items():
+        able, seen = checks(mutant), known[name]["seen"]
+        cells = ["**yes**" if c == mutant.caught else "yes" if c in seen else "no" if c in able else "" for c in CHECKS]
+        yield f"| `{name}` | {mutant.what} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
-    child(*sys.argv[1:]) if len(sys.argv) > 1 else table()
+    child(*sys.argv[1:]) if len(sys.argv) > 1 else record()

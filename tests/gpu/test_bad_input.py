@@ -2,12 +2,13 @@
 
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from efcp_ref import gpu
-from efcp_ref.gpu import catalogue, geometry
+from efcp_ref.gpu import catalogue, formats, geometry, window
 from efcp_ref.gpu.cpu import build
 from efcp_ref.gpu.cpu.device import CPU
 from efcp_ref.gpu.device import chosen, current
@@ -203,3 +204,14 @@ def test_an_array_on_a_gpu_must_be_contiguous():
 
 def test_every_kernel_fits_the_launches_that_are_made():
     assert all(k.threads <= geometry.H100.threads_per_block for k in catalogue.KERNELS.values())
+
+
+def test_the_guide_says_the_limits():
+    guide = (Path(__file__).parents[2] / "docs" / "kernels.md").read_text()
+    threads = geometry.H100.threads_per_block
+    for said in (
+        f"over {formats.LARGEST_UINT16:,} with",
+        f"more than {threads:,} threads",
+        f"d over {window.LARGEST_D:,}",
+    ):
+        assert said in guide
