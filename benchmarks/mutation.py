@@ -61,6 +61,9 @@ WHY: dict[tuple[str, str], str] = {  # (file, words of the line): why no test ca
     ("fisher.py", "error = error + 1.01 * (spread @ residual)"): MARGIN,
     ("fisher.py", "error = np.where(off, exact.apart(u, reference), 0.0)"):
         "-1 for 0 where nothing is judged: neither is above its bound",
+    ("fisher.py", "certified = 2.0**-53 * self.factor(w.hi, None)"): MARGIN,
+    ("low_rank.py", "product(across.reshape(-1, across.shape[-1]), B, precise)"):
+        "every negative number asks NumPy for the size that is left",
     ("fisher.py", "size = np.abs(h.hi) + p.magnitude[:, 0]"): "there is one column: the first is the last",
 }
 CERTIFIED = ("_certified", "_whole", "_beyond", "_stored")  # functions that do nothing else

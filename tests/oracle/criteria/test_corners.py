@@ -431,6 +431,24 @@ def test_which_line_of_sign_is_blamed(x: bool, e: bool, kept: bool, lines: tuple
     assert elementwise.Signed._lines(x, e, kept) == lines
 
 
+def test_the_mean_magnitude_is_that_of_both_halves():
+    """The low half has the sign of its own number, not of the high one's magnitude."""
+    p = Pair(np.array([1.0, -1.0, 2.0]), np.array([2.0**-60, -(2.0**-61), 0.0]))
+    mean = elementwise._mean_magnitude(p, np.array([0, 1]))
+    assert (mean.hi, mean.lo) == (1.0, (2.0**-60 + 2.0**-61) / 2)
+
+
+@pytest.mark.parametrize(("gamma", "certain"), [(0.5, True), (float(np.float32(1 / 3)), False)])
+def test_a_sum_that_is_exactly_zero_has_no_sign(gamma: float, certain: bool):
+    """Where gamma g is exact and p = 0, Delta is 0 and nothing else; else -s, 0 and s are open."""
+    g = np.array([2.0, 4.0 + 2.0**-20])
+    e = np.array([float(np.float32(-gamma * 2.0)), 1.0])
+    signed = elementwise.Signed.of(e, g, gamma, UNITS["float32"], False)
+    assert signed.unsure.tolist() == [not certain, False]
+    nothing = elementwise.Signed.of(np.zeros(2), np.array([0.0, 1.0]), 1 / 3, UNITS["float32"], False)
+    assert nothing.unsure.tolist() == [False, False]
+
+
 def test_conservation_of_sign():
     """``|x' - e' - (x - p)| <= 3u (|x| + |p| + s)`` plus the rounding of p."""
     x, e, g = np.array([8.0, 8.0]), np.array([1.0, 1.0]), np.array([2.0, -6.0])
