@@ -1,6 +1,6 @@
 """The figures of docs/fast.md: ``python benchmarks/bench.py [NAME ...]`` measures them and writes results/NAME.json.
 
-Needs the package installed, and PyTorch for what it is compared with; 6 minutes on an idle machine. A run that is
+Needs the package installed, and PyTorch for what it is compared with; minutes on an idle machine. A run that is
 interrupted is continued by the same command, figure by figure. ``python benchmarks/table.py`` turns the results into
 the table and the picture.
 """
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from data import BERT_BASE, BLOCK, F32, RESNET_18, csr, window
-from measure import UNFINISHED, already, in_child, interleaved, medians, ratio, remember, slope, written
+from measure import UNFINISHED, already, in_child, interleaved, least, medians, ratio, remember, slope, written
 
 from efcp_ref.fast import memory, threads
 from efcp_ref.fast.feedback import feed_back
@@ -103,10 +103,10 @@ def _products_profile(w: Window, g: Any, c: Any, copy: Callable[[], Any]) -> dic
         ],
     }  # fmt: skip
     entries, x, weights = w.count * w.layout.K, g[: slices[0].end], c[: w.count]
-    found = {name: value / entries * 1e9 for name, value in medians(interleaved(parts, 5)).items()}
+    found = {name: value / entries * 1e9 for name, value in least(interleaved(parts, 5)).items()}
     one = {"CSR product, all of it in the cache": lambda: hot.times(x),
            "CSC product, all of it in the cache": lambda: hot.combined(weights)}  # fmt: skip
-    return found | {name: min(times) / len(hot.values) * 1e9 for name, times in interleaved(one, 200).items()}
+    return found | {name: value / len(hot.values) * 1e9 for name, value in least(interleaved(one, 200)).items()}
 
 
 _PAIRS = [
@@ -159,7 +159,7 @@ def _profile(xi: Any, g: Any) -> dict[str, float]:
         "of it: positions": lambda: [np.flatnonzero(on) for _ in blocks],
         "Top-k by partition alone": lambda: [np.partition(size, n - k) for _ in blocks],
     }
-    return {name: value / (n * len(blocks)) * 1e9 for name, value in medians(interleaved(over, 7)).items()}
+    return {name: value / (n * len(blocks)) * 1e9 for name, value in least(interleaved(over, 7)).items()}
 
 
 def step_resnet() -> dict[str, Any]:

@@ -44,6 +44,11 @@ def medians(seconds: Mapping[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
+def least(seconds: Mapping[str, list[float]]) -> dict[str, float]:
+    """Return the least of every contender: for profiles, which are of the code and not of what else the machine did."""
+    return {name: min(values) for name, values in seconds.items()}
+
+
 def ratio(seconds: Mapping[str, list[float]], above: str, below: str) -> float:
     """Return the median over the rounds of ``above / below``."""
     return statistics.median(a / b for a, b in zip(seconds[above], seconds[below], strict=True))

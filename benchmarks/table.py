@@ -16,6 +16,11 @@ RESULTS, DOCS = HERE / "results", HERE.parent / "docs" / "fast.md"
 PICTURES = (RESULTS / "growth.svg", DOCS.parent / "assets" / "fast-growth.svg")
 START, END = "<!-- figures: written by benchmarks/table.py -->", "<!-- end of figures -->"
 Results = Mapping[str, Mapping[str, Any]]
+LIMIT = (
+    "What limits it: NumPy makes one pass per operation. A slice goes through the sum, the magnitude, its maximum "
+    "(which finds NaN and infinity), the comparison and the search for positions, one after another, and the search is "
+    "the dearest of those inside the cache."
+)
 
 
 @dataclass(frozen=True)
@@ -142,21 +147,66 @@ def setting(found: Results) -> str:
     return " ".join(lines) + f" Load of the machine at the start of a figure: {min(loads):.1f} to {max(loads):.1f}."
 
 
-def profile(found: Results) -> str:
-    """Return where the time of Top-k with error feedback goes, Markdown."""
-    if "top_k" not in found:
+def missed(found: Results) -> str:
+    """Return one sentence naming the figures that are not reached."""
+    rows = [row for row in ROWS if row.figure not in found or not row.reached(row.value(found[row.figure]))]
+    if not rows:
+        return "Every figure is reached."
+    return f"Not reached: {'; '.join(row.what for row in rows)}. The tables below show where the time goes."
+
+
+def per_entry(found: Results, figure: str) -> str:
+    """Return where the time of a figure goes, pass by pass, Markdown."""
+    passes = found.get(figure, {}).get("profile, ns per entry, 1 thread")
+    if not passes:
         return "not measured"
-    lines = ["| pass over a slice, one thread | ns per entry |", "|---|---|"]
-    lines += [f"| {k} | {v:.2f} |" for k, v in found["top_k"]["profile, ns per entry, 1 thread"].items()]
-    return "\n".join(lines)
+    lines = ["| pass, one thread, the fastest of some rounds | ns per entry |", "|---|---|"]
+    return "\n".join(lines + [f"| {name} | {ns:.2f} |" for name, ns in passes.items()])
+
+
+def step_profile(found: Results) -> str:
+    """Return where a step at ResNet-18 size spends its time, Markdown, and what a plain copy would take."""
+    step = found.get("step_resnet", {})
+    parts = step.get("parts", {})
+    if not all("profile" in part for part in parts.values()) or not parts:
+        return "not measured"
+    lines = [f"| part of a step | {' | '.join(f'{k}, s | of the processors, s' for k in parts)} |",
+             "|---|" + "---|---|" * len(parts)]  # fmt: skip
+    for name in parts["float32"]["profile"]:
+        cells = [part["profile"][name] for part in parts.values()]
+        numbers = (f"{c['seconds']:.3f} | {c.get('of the processors', float('nan')):.3f}" for c in cells)
+        lines.append(f"| {name} | {' | '.join(numbers).replace('nan', '')} |")
+    copies = ", ".join(f"{part['bytes copied']:.2f} s in {name}" for name, part in parts.items())
+    dense = step["dense, m = 1024, extrapolated"]
+    return "\n".join(lines) + (
+        f"\n\nA step reads the window twice. One plain copy of its bytes, on one thread, takes {copies}. The dense "
+        f"step was measured up to m = {max(map(int, step['dense']))}; extended to m = 1024 it takes {dense:.1f} s, "
+        f"and a twentieth of that is {dense / 20:.2f} s."
+    )
+
+
+def one_row(found: Results) -> str:
+    """Return one sentence on the part of SP and LCG that does not grow with m."""
+    sweep = found.get("growth", {}).get("sweeps", {}).get("m", {})
+    if "a window of one row" not in sweep:
+        return "not measured"
+    one, first = sweep["a window of one row"], sweep["points"][0]
+    share = {what: 100 * one[what] / first[what] for what in ("sp", "lcg")}
+    return (
+        f"A window of one row takes {share['sp']:.0f} % (SP) and {share['lcg']:.0f} % (LCG) of what m = "
+        f"{sweep['values'][0]} takes: the vector itself, and the calls for every slice, which do not grow with m."
+    )
 
 
 def section(found: Results) -> str:
     """Return what stands between the markers of docs/fast.md."""
     commands = "\n".join(one["command"] for one in found.values())
     return (
-        f"{START}\n\n{setting(found)}\n\n{table(found)}\n\nWhere Top-k with error feedback spends its time:\n\n"
-        f"{profile(found)}\n\nMeasured by:\n\n```\n{commands}\n```\n\n{END}"
+        f"{START}\n\n{setting(found)}\n\n{table(found)}\n\n{missed(found)} {one_row(found)}\n\n"
+        f"Where SP and LCG spend their time, m = 256:\n\n{per_entry(found, 'products')}\n\n"
+        f"Where Top-k with error feedback spends its time:\n\n{per_entry(found, 'top_k')}\n\n{LIMIT}\n\n"
+        f"Where a step at ResNet-18 size, m = 1024, spends its time:\n\n{step_profile(found)}\n\n"
+        f"Measured by:\n\n```\n{commands}\n```\n\n{END}"
     )
 
 
