@@ -119,7 +119,7 @@ def command_line() -> str:
     parts: list[str] = []
 
     def add(command: Any, names: list[str], parent: Any) -> None:
-        context = click.Context(command, info_name=names[-1], parent=parent, terminal_width=92, max_content_width=92)
+        context = click.Context(command, info_name=names[-1], parent=parent, terminal_width=80, max_content_width=80)
         title = " ".join(names)
         parts.append(f"## `{title}`\n\n{fenced(command.get_help(context), 'text')}")
         for name in command.list_commands(context) if isinstance(command, click.Group) else []:
