@@ -1,10 +1,10 @@
 """Fuzzing the parsers: bytes, JSON, messages, text, arrays, bundles, reports and campaigns that try to do harm.
 
-Run ``python benchmarks/fuzz.py --inputs 150000``; ``--only reports`` runs one parser and records nothing. Hypothesis
-draws every input: valid data that is then cut, doubled or overwritten (one drawn seed damages it in ten ways, each
-counted), and structures of the right kind with wrong contents. Only the error that a parser documents may leave it.
-The address space is bounded while it runs, every parser's traced memory is measured on its worst inputs, and the
-bundles are read under a hook that notices each file opened outside their folder. Figures go to
+Run ``python benchmarks/fuzz.py --inputs 150000``; ``--only reports`` runs one parser and keeps the figures of the
+others. Hypothesis draws every input: valid data that is then cut, doubled or overwritten (one drawn seed damages it in
+ten ways, each counted), and structures of the right kind with wrong contents. Only the error that a parser documents
+may leave it. The address space is bounded while it runs, every parser's traced memory is measured on its worst inputs,
+and the bundles are read under a hook that notices each file opened outside their folder. Figures go to
 ``benchmarks/results/doors.json``.
 """
 
@@ -16,6 +16,7 @@ import io
 import json
 import os
 import resource
+import shlex
 import sys
 import tempfile
 import time
@@ -479,7 +480,7 @@ def main() -> None:
     """Fuzz every parser, print and record how many inputs it was given."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=150_000)
-    parser.add_argument("--only", nargs="*", choices=list(parsers()), help="these parsers; nothing is recorded")
+    parser.add_argument("--only", nargs="*", choices=list(parsers()), help="the figures of the others stay")
     options = parser.parse_args()
     resource.setrlimit(resource.RLIMIT_AS, (4 << 30, resource.getrlimit(resource.RLIMIT_AS)[1]))
     sys.addaudithook(_hook)
@@ -490,13 +491,26 @@ def main() -> None:
         peaks[name] = run(name, inputs, seen)
         print(f"{name}: {seen[name]} inputs, at most {peaks[name]} bytes", flush=True)
     refused = seen.pop("refused", 0)
+    told = f"python benchmarks/fuzz.py --inputs {options.inputs}"
+    before: dict[str, Any] = {}
     if options.only:
-        return
-    record("fuzz", {
-        "command": f"python benchmarks/fuzz.py --inputs {options.inputs}", "inputs": sum(seen.values()),
-        "inputs per parser": dict(seen), "refused as hostile": refused, "crashes": 0, "files opened outside": 0,
-        "largest memory of one input in bytes": max(peaks.values()), "seconds": round(time.monotonic() - began, 1),
-    })  # fmt: skip
+        told += " --only " + " ".join(shlex.quote(name) for name in options.only)
+        before = json.loads(RESULTS.read_text())["fuzz"]
+    record("fuzz", merged(before, {
+        "commands": [told], "inputs per parser": dict(seen), "refused as hostile": refused, "crashes": 0,
+        "files opened outside": 0, "largest memory of one input in bytes": max(peaks.values()),
+        "seconds": round(time.monotonic() - began, 1),
+    }))  # fmt: skip
+
+
+def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of two runs of different parsers together."""
+    per = {**before.get("inputs per parser", {}), **now["inputs per parser"]}
+    memory = "largest memory of one input in bytes"
+    counts = ("refused as hostile", "crashes", "files opened outside", "seconds")
+    added = {n: round(before.get(n, 0) + now[n], 1) for n in counts}
+    return {"commands": [*before.get("commands", []), *now["commands"]], "inputs": sum(per.values()),
+            "inputs per parser": per, **added, memory: max(before.get(memory, 0), now[memory])}  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -168,6 +168,7 @@ def row_is_sound(row: Row) -> bool:
         and all(tier.verdict in WORSE for tier in row.tiers.values())
         and all(isinstance(text, str) for text in texts)
         and isinstance(row.kept, bool)
+        and (row.first is None or row.verdict != FAIL or row.first.tier in row.tiers)
         and all(check is None or _check_is_sound(check) for check in (row.first, row.worst))
     )
 

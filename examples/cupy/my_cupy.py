@@ -1,8 +1,7 @@
-"""Three operations in CuPy on a GPU: ``efcp-ref check examples/cupy/my_cupy.py --memory 0``.
+"""Three operations in CuPy on a GPU: ``efcp-ref check examples/cupy/my_cupy.py --memory 0``."""
 
-Not run yet: no machine with both CuPy and a GPU was at hand. Its logic passes with a stand-in for CuPy made of NumPy;
-its test on a GPU is skipped where there is none, and counted as not run.
-"""
+# Not run yet: no machine with both CuPy and a GPU was at hand. Its logic passes with a stand-in for CuPy made of NumPy;
+# its test on a GPU is skipped where there is none, and counted as not run.
 
 import cupy
 

@@ -211,6 +211,7 @@ def forged(**changes):
         {"chunk": {"start": "0"}}, {"row": {"i": 10}}, {"row": {"i": 1.5}}, {"row": {"v": "perhaps"}},
         {"row": {"t": "bfloat16"}},
         {"row": {"tiers": []}}, {"row": {"tiers": {"T9": ["pass", 0]}}}, {"row": {"why": 3}}, {"row": {"kept": 1}},
+        {"row": {"v": "fail", "first": {"stage": "u", "tier": "T2", "line": "2:11"}}},
         {"row": {"first": {"stage": []}}}, {"row": {"first": 3}}, {"seconds": "nan"}, {"seconds": float("nan")},
         {"lost": -1}, {"rows": [[]]}, {"rows": {}, "lost": None},
     ],
