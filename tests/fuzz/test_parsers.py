@@ -52,5 +52,7 @@ def test_the_recorded_number_of_inputs_is_above_100_000(fuzz):
     import json
 
     recorded = json.loads(fuzz.RESULTS.read_text())["fuzz"]
-    assert recorded["inputs"] >= 100_000
+    assert recorded["inputs"] == sum(recorded["inputs per parser"].values()) >= 100_000
+    assert set(recorded["inputs per parser"]) == set(PARSERS)
+    assert min(recorded["inputs per parser"].values()) >= 500
     assert recorded["crashes"] == recorded["files opened outside"] == 0
