@@ -264,7 +264,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=600.0)
-    parser.add_argument("--survivors", action="store_true", help="try once more what has survived")
+    parser.add_argument("--survivors", action="store_true", help="try once more what has survived and is not explained")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "mutation.json")
     options = parser.parse_args()
     end = time.monotonic() + 60 * options.minutes
@@ -274,7 +274,8 @@ def main() -> None:
     random.Random(options.seed).shuffle(every)
     rows: list[Change] = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
     _warm()
-    again = [i for i, row in enumerate(rows) if row["outcome"] == "survived"] if options.survivors else []
+    rows = list(map(explained, rows))
+    again = [i for i, row in enumerate(rows) if row.get("why") == ""] if options.survivors else []
     for i in again:
         rows[i] = tried({key: value for key, value in rows[i].items() if key not in ("outcome", "by", "why")})
         written(options.output, len(every), rows)

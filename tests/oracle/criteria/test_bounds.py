@@ -809,6 +809,27 @@ def test_underflow_of_mfac() -> None:
     tiny_sides(case, result, "c", result["c"], np.full(5, 7 * TINY * (1 + L * L + L * L) / 2.5 / 0.5))
 
 
+@pytest.mark.parametrize("i", range(5))
+def test_underflow_of_the_solve(i: int) -> None:
+    """``(m + 2) tiny (1 + (|L||L^T| e)_i + |L|_max (|L| e)_i)`` where h is all but nothing and S is not."""
+    case, _ = fisher("float64", lam=0.5)
+    arguments = {**case.arguments, "x": case.arguments["x"] * 2.0**-146}
+    G, x = arguments["G"], arguments["x"]
+    S, h = G @ G.T, G @ x
+    M = S + 2.5 * np.eye(5)
+    L = np.abs(np.linalg.cholesky(M))
+    e, w = np.ones(5), np.linalg.solve(M, h)
+    bound = 7 * TINY * (1 + L @ (L.T @ e) + L.max() * (L @ e)) + 25 * 2.0**-24 * (L @ (L.T @ np.abs(w)))
+    for moved, wrong in ((0.95, False), (1.05, True)):
+        step = np.zeros(5)
+        step[i] = moved * bound[i]
+        c = np.linalg.solve(M, h + step) / 0.5
+        found = judged(case_of("mfac_direction", arguments), {"u": x / 0.5 - c @ G, "S": S, "h": h, "c": c}, SINGLE)
+        check = at_stage(found, "c")
+        assert (check.verdict == FAIL) == wrong
+        assert check.ratio == pytest.approx(moved, rel=1e-3)
+
+
 def test_underflow_of_the_combination() -> None:
     """``(m + 2) tiny (1 + max(1, 1/lam))`` where x is zero and c G vanishes."""
     case, result = small_fisher()
@@ -954,6 +975,10 @@ def test_nan_by_the_declared_policy() -> None:
         for i in range(4):
             result = {"indices": np.array([i], np.int32), "values": a[[i]]}
             assert (FAIL not in {c.verdict for c in judged(case, result, Declared(nan=policy))}) == (i in right)
+    wrong = {"indices": np.array([1], np.int32), "values": np.array([1.0])}
+    assert FAIL in {c.verdict for c in judged(case, wrong, Declared(nan="largest"))}
+    wrong = {"indices": np.array([2], np.int32), "values": np.array([np.nan])}
+    assert FAIL in {c.verdict for c in judged(case, wrong, Declared(nan="smallest"))}
     three = case_of("top_k", {"a": a, "k": 3})
     for kept, right in (([0, 1, 2], True), ([0, 2, 3], False)):
         result = {"indices": np.array(kept, np.int32), "values": a[kept]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ml_dtypes
@@ -273,6 +274,18 @@ def test_when_the_direction_alone_is_undecided():
     assert eigen.reference(ggt_problem([0.0, 0.0]))[3] == ""
 
 
+@pytest.mark.parametrize(("share", "reason"), [(0.99, eigen.CUT), (1.01, "")])
+def test_how_near_the_cut_off_is_too_near(share: float, reason: str):
+    """``|L - cut| <= delta (1 + cutoff) + 8u cut``, delta the error of the Gram matrix and of the eigensolver."""
+    p = ggt_problem([1.0, 1.0, 0.9])
+    L = np.linalg.eigvalsh(p.G @ p.G.T)
+    delta = np.linalg.norm(6 * (U * np.abs(p.G) @ np.abs(p.G).T + 2.0**-149)) + p.noise(L[-1])
+    cutoff = 0.8
+    for _ in range(20):
+        cutoff = (L[0] - share * (delta * (1 + cutoff) + 8 * U * cutoff * L[-1])) / L[-1]
+    assert eigen.reference(replace(p, cutoff=float(cutoff)))[3] == reason
+
+
 def test_the_bound_with_a_dropped_eigenvalue():
     """Divided differences between kept and dropped: ``1 / (eps q gap)``."""
     p = ggt_problem([2.0, 1.0, 0.1], 0.1)
@@ -410,6 +423,12 @@ def test_what_was_kept_is_read_off_the_error():
     near = adagrad([1.0, 1.0 + 1.5 * U, 3.0], [0, 1.0 + 1.5 * U, 0], 2)[0]
     assert failing(near) == []
     assert failing(adagrad([1.0, 1.0 + 4 * U, 3.0], [0, 1.0 + 4 * U, 0], 2)[0]) == [("xi", "7:6")]
+
+
+def test_the_ratio_of_an_error_that_is_kept_back():
+    """``|xi' - a| / (u |a|)`` of what is dropped; 0 of what is kept."""
+    check = adagrad([4.0, 3.0, 2.0], [0, 3.0 * (1 + U / 2), 2.0 * (1 - U / 4)], 1)[0][0]
+    assert (check.line, check.ratio) == ("7:5", pytest.approx(0.5))
 
 
 def test_what_is_neither_zero_nor_a_is_blamed():
