@@ -169,16 +169,27 @@ def step_resnet() -> dict[str, Any]:
     there = memory.available() or 0
     rows = [32, 64] + [m for m in (128, 256) if 1.25 * 4 * m * RESNET_18 < there]
     dense = {m: in_child("dense_step", d=RESNET_18, m=m, steps=5, threads=CORES) for m in rows}
-    middle = {name: float(np.median(part["seconds"])) for name, part in parts.items()}
-    dense_s = {m: float(np.median(part["seconds"])) for m, part in dense.items()}
-    per_row = min((dense_s[m] - dense_s[32]) / (m - 32) for m in rows[1:])  # the least: in favour of the dense step
-    extrapolated = dense_s[32] + per_row * (1024 - 32)
+    middle, dense_s = _middle(parts, "seconds"), _middle(dense, "seconds")
+    extrapolated = _extended(dense_s)
     per_d = {name: part["grown"] / RESNET_18 for name, part in parts.items()}
-    faster = {name: extrapolated / seconds for name, seconds in middle.items()}
+    used = _extended(_middle(dense, "of the processors"))
     return {**size, "threads": CORES, "medians": middle, "bytes per d": per_d,
             "paper's bytes per d (F.1)": {"bfloat16": 69.44, "float32": 89.92}, "dense medians": dense_s,
             "dense, m = 1024, extrapolated": extrapolated, "dense bytes": 4 * 1024 * RESNET_18,
-            "dense / sparse": faster, "parts": parts, "dense": dense}  # fmt: skip
+            "dense / sparse": {name: extrapolated / seconds for name, seconds in middle.items()},
+            "dense / sparse, of the processors": {
+                name: used / seconds for name, seconds in _middle(parts, "of the processors").items()
+            }, "parts": parts, "dense": dense}  # fmt: skip
+
+
+def _middle(runs: dict[Any, dict[str, Any]], key: str) -> dict[Any, float]:
+    return {name: float(np.median(run[key])) for name, run in runs.items()}
+
+
+def _extended(dense: dict[int, float]) -> float:
+    """Return the dense step's seconds at m = 1024 by the cost of a row up to the two largest m, the lesser one."""
+    per_row = min((dense[m] - dense[32]) / (m - 32) for m in sorted(dense)[-2:] if m > 32)
+    return dense[32] + per_row * (1024 - 32)
 
 
 def step_bert() -> dict[str, Any]:

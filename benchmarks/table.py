@@ -177,11 +177,13 @@ def step_profile(found: Results) -> str:
         numbers = (f"{c['seconds']:.3f} | {c.get('of the processors', float('nan')):.3f}" for c in cells)
         lines.append(f"| {name} | {' | '.join(numbers).replace('nan', '')} |")
     copies = ", ".join(f"{part['bytes copied']:.2f} s in {name}" for name, part in parts.items())
-    dense = step["dense, m = 1024, extrapolated"]
+    dense, used = step["dense, m = 1024, extrapolated"], step.get("dense / sparse, of the processors", {})
+    counted = ", ".join(f"{ratio:.1f} times in {name}" for name, ratio in used.items())
     return "\n".join(lines) + (
         f"\n\nA step reads the window twice. One plain copy of its bytes, on one thread, takes {copies}. The dense "
         f"step was measured up to m = {max(map(int, step['dense']))}; extended to m = 1024 it takes {dense:.1f} s, "
         f"and a twentieth of that is {dense / 20:.2f} s."
+        + (f" Counted in seconds of the processors, the sparse step is faster by {counted}." if counted else "")
     )
 
 
