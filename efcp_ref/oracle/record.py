@@ -104,7 +104,7 @@ _SHORT = {"reason": "why", "error": "error", "kind": "kind", "traceback": "trace
 
 def number(x: float | None) -> Any:
     """Return a float as JSON can hold it: infinities and NaN as text."""
-    return x if x is None or math.isfinite(x) else str(x)
+    return None if x is None else float(x) if math.isfinite(x) else str(float(x))
 
 
 def check_json(check: Check | None) -> dict[str, Any] | None:

@@ -489,3 +489,35 @@ def test_a_real_run_passes_and_injected_mistakes_are_found(tmp_path):
     assert (found["run"]["verdict"], found["run"]["failed"], found["run"]["steps"]) == ("pass", 0, 70)
     assert found["injected"]["visible"] == found["injected"]["located at their step"] == 9
     assert found["injected"]["alarms for those"] == 0
+
+
+# --- states that lead outside
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("row", 7, "row holds 7..7, must be in 0..2"), ("row", 0.5, "must hold integers"), ("row", np.nan, "holds NaN"),
+        ("indices", 57, "indices holds"), ("indices", -99, "indices holds"), ("t", np.inf, "t holds NaN or infinity"),
+    ],
+)  # fmt: skip
+def test_places_outside_the_window_are_a_failure_of_the_target(name, value, words, tmp_path):
+    def spoil(one):
+        bad = np.array(one["state"][name])
+        bad = bad.astype(float) if isinstance(value, float) else bad
+        bad.reshape(-1)[-1] = value
+        return {**one, "state": {**one["state"], name: bad}}
+
+    found = replay.replay(spoiled(tmp_path / "r", spoil))
+    assert (found.verdict, found.failing[0], found.errors) == ("fail", 3, 0)
+    assert words in found.first.blamed.reason
+
+
+def test_a_check_with_numbers_of_numpy_becomes_json():
+    """``np.float64(1) in (None, "", [])`` is an error of NumPy: what is written holds plain numbers."""
+    from efcp_ref.oracle.core import Check
+    from efcp_ref.oracle.record import check_json
+
+    check = Check("P", "T2", "5:3", "", np.float64(2.0), "fail", bound=np.float64(0.5), got=np.float64(np.inf))
+    assert json.loads(json.dumps(check_json(check)))["bound"] == 0.5
+    assert check_json(check)["got"] == "inf"

@@ -125,14 +125,21 @@ def _shapes(run: Run) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _wrong(state: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """What is wrong with a state, in words; empty if nothing is."""
+def _wrong(state: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], run: Run) -> str:
+    """What is wrong with a state, in words; empty if nothing is. An empty row may mark its places by -1."""
     for name, a in state.items():
         if a.shape != shapes[name]:
             return f"{name} has shape {a.shape}, must have {shapes[name]}"
     for name, a in state.items():
         if a.dtype.kind != "O" and not np.isfinite(t0.wide(a)).all():
             return f"{name} holds NaN or infinity"
+    whole = {name: t0.wide(state[name]) for name in ("t", "row", "indices") if name in state}
+    for name, a in whole.items():
+        if not np.array_equal(a, np.floor(a)):
+            return f"{name} has dtype {state[name].dtype}, must hold integers"
+    for name, low, high in (("row", 0, int(run.p.get("m", 1))), ("indices", -run.d, run.d)):
+        if name in whole and whole[name].size and not low <= whole[name].min() <= whole[name].max() < high:
+            return f"{name} holds {int(whole[name].min())}..{int(whole[name].max())}, must be in 0..{high - 1}"
     return ""
 
 
@@ -153,7 +160,7 @@ def one_step(run: Run, t: int, before: State | None, state: State) -> tuple[list
     """
     shapes, keys = _shapes(run), _keys(run)
     after = {key: np.asarray(state[key]) for key in keys}
-    if wrong := _wrong(after, shapes):
+    if wrong := _wrong(after, shapes, run):
         return [t0.failed("state", "T0", OPTIMIZERS[run.case.operation].line, STATE_RULE, wrong)], None
     if before is None:
         before = {key: np.zeros(shapes[key], a.dtype) for key, a in after.items()}
