@@ -1,0 +1,118 @@
+"""The page on the oracle's power says what was measured; the changes in the criteria are held to their floor."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from efcp_ref.oracle.criteria import CRITERIA
+
+ROOT = Path(__file__).parents[2]
+FLOOR = 0.90  # of the changes in the criteria, those that say nothing left aside
+
+
+def _module(path: str) -> Any:
+    name = Path(path).stem
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, ROOT / path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
+power, mutation = _module("docs/_build/power.py"), _module("benchmarks/mutation.py")
+
+
+def changed() -> dict[str, Any]:
+    """What became of the changes in the criteria."""
+    return json.loads((ROOT / "benchmarks" / "results" / "mutation.json").read_text(encoding="utf-8"))
+
+
+def test_the_page_is_what_its_script_writes() -> None:
+    """Every figure on it is one of the results."""
+    assert power.PAGE.read_text(encoding="utf-8") == power.page(), "run python docs/_build/power.py"
+
+
+def test_every_criterion_has_its_section() -> None:
+    """Inequality, derivation, source, false alarms and detection."""
+    page = power.page()
+    operations = [name for name, judge in CRITERIA.items() if "replay" not in judge.__module__]
+    for name in operations:
+        section = page.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
+        for part in ("**Inequality.** ", "**Why.** ", "**Source.** ", "**False alarms.** 0 in ", "**Detection.** "):
+            assert len(section.split(part)[1].split("\n\n")[0]) > 30, (name, part)
+    section = page.split("\n## Optimizers: replay\n")[1]
+    for name in CRITERIA.keys() - set(operations):
+        assert f"**False alarms.** `{name}`: 0 in " in section
+        assert f"**Detection.** `{name}`: " in section
+
+
+def test_the_criteria_are_held_by_their_tests() -> None:
+    """At least 90 % of a random sample is noticed; every survivor has its reason; the interval is the sample's."""
+    told = changed()
+    rows = told["rows"]
+    killed = [row for row in rows if row["outcome"] == "killed"]
+    assert len(rows) == told["sample"] > 50
+    assert told["killed"] == len(killed) >= FLOOR * len(rows)
+    assert told["score"] == pytest.approx(len(killed) / len(rows), abs=1e-4)
+    assert told["95 % confidence interval"] == list(mutation.interval(len(killed), len(rows)))
+    assert all(row.get("why") for row in rows if row["outcome"] == "survived")
+    assert all(row["by"] for row in killed)
+
+
+def test_the_interval_is_that_of_clopper_and_pearson() -> None:
+    """Known values."""
+    assert mutation.interval(9, 10) == (0.555, 0.9975)
+    assert mutation.interval(0, 10)[0] == 0
+    assert mutation.interval(10, 10)[1] == 1
+
+
+def test_a_change_is_read_in_place_of_the_file(tmp_path: Path) -> None:
+    """Only the one module, under its own name, a package as well as a file."""
+    for file, name in (("sums.py", "sums"), ("replay/__init__.py", "replay"), ("replay/run.py", "replay.run")):
+        finder = mutation._Changed(mutation.CRITERIA / file, "CHANGED = 7\n")
+        assert finder.find_spec("efcp_ref.oracle.exact") is None
+        spec = finder.find_spec(f"efcp_ref.oracle.criteria.{name}")
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        assert module.CHANGED == 7
+        assert (spec.submodule_search_locations is not None) == file.endswith("__init__.py")
+
+
+def test_what_says_nothing_is_left_aside() -> None:
+    """Annotations and enclosures; nothing else of the line."""
+    source = "def f(a: int | None) -> int | None:\n    return g(a | 1, truth=lambda: enclose.dots(a + 1))\n"
+    aside = mutation.aside(source)
+    places = [1000 * (n + 1) + i for n, line in enumerate(source.splitlines()) for i, c in enumerate(line) if c in "|+"]
+    assert [place in aside for place in places] == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("operator", "made"),
+    [
+        ("core/ReplaceBinaryOperator_Add_Sub", True), ("core/ReplaceBinaryOperator_Add_RShift", False),
+        ("core/ReplaceBinaryOperator_BitOr_BitAnd", True), ("core/ReplaceComparisonOperator_Lt_LtE", True),
+        ("core/ReplaceComparisonOperator_Lt_Is", False), ("core/NumberReplacer", True),
+        ("core/VariableReplacer", False), ("core/ReplaceUnaryOperator_USub_Not", False),
+        ("core/ReplaceComparisonOperator_Is_IsNot", True), ("core/ReplaceComparisonOperator_Eq_LtE", False),
+    ],
+)  # fmt: skip
+def test_which_changes_are_made(operator: str, made: bool) -> None:
+    """Those that only a test can notice."""
+    assert mutation.wanted(operator) == made
+
+
+def test_every_criterion_has_tests_that_exist() -> None:
+    """A file without tests would lose every change to a name that is wrong."""
+    names = {path.relative_to(mutation.CRITERIA).parts[0] for path in mutation.CRITERIA.rglob("*.py")}
+    assert names <= set(mutation.TESTS) | {"workers.py"}
+    files = [f"{mutation.HERE}/test_{name}.py" for name in {n for group in mutation.TESTS.values() for n in group}]
+    assert [file for file in [*files, mutation.WORKERS] if not (ROOT / file).exists()] == []
