@@ -47,7 +47,7 @@ def test_every_criterion_has_its_section() -> None:
     for name in operations:
         section = page.split(f"\n## `{name}`\n")[1].split("\n## ")[0]
         for part in ("**Inequality.** ", "**Why.** ", "**Source.** ", "**False alarms.** 0 in ", "**Detection.** "):
-            assert len(section.split(part)[1].split("\n\n")[0]) > 30, (name, part)
+            assert len(section.split(part)[1].split("\n\n**")[0]) > 30, (name, part)
     section = page.split("\n## Optimizers: replay\n")[1]
     for name in CRITERIA.keys() - set(operations):
         assert f"**False alarms.** `{name}`: 0 in " in section
