@@ -1,6 +1,6 @@
 """Algorithm 4, Sparse GGT: full-matrix AdaGrad on a window of compressed gradients, and the same on a dense window.
 
-Read beside efcp.txt, lines 633-647. Line 3 names the function. Appendix H writes its window as d x m, gradients in
+Read beside efcp.txt, lines 633-648. Line 3 names the function. Appendix H writes its window as d x m, gradients in
 columns (R23): R holds coordinates, C holds the gradient's number, and its G^T G is our G G^T, (m, m). ``V`` are the
 values of the sparse window; the eigenvectors, also V in the paper, are called ``eigenvectors``.
 """
