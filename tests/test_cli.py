@@ -19,7 +19,7 @@ def run(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("arguments", [(), ("check",), ("list",), ("trace",)])
+@pytest.mark.parametrize("arguments", [(), ("check",), ("list",), ("trace",), ("selftest",)])
 def test_every_help_shows_an_example(arguments):
     result = run(*arguments, "--help")
     assert result.exit_code == 0
