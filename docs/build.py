@@ -245,7 +245,7 @@ def nav(names: list[str], api: dict[str, list[str]]) -> list[Any]:
                 "check/doors.md",
                 "check/failure.md",
                 "check/criteria.md",
-                *present("criteria.md", "check/certify_and_replay.md"),
+                *present("criteria.md", "check/oracle.md", "check/certify_and_replay.md"),
             ]
         },
         {"The paper, checked": ["paper/index.md", "claims.md", "paper/readings.md", "paper/tables.md", "findings.md"]},
