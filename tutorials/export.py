@@ -32,7 +32,8 @@ def executed(source: Path) -> Any:
     notebook = jupytext.read(source, fmt="py:percent")
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     where = {"metadata": {"path": str(HERE)}}
-    NotebookClient(notebook, timeout=300, startup_timeout=300, kernel_name="python3", resources=where).execute()
+    told = {"timeout": 300, "startup_timeout": 300, "coalesce_streams": True}  # one output however often it is flushed
+    NotebookClient(notebook, kernel_name="python3", resources=where, **told).execute()
     return notebook
 
 
