@@ -6,7 +6,8 @@ The cases are the oracle's own, the corners among them, except those that are la
 three times: twice in float32 and once in float64, each time against an implementation drawn by `ways.draw`. One
 judgement is one such result; of an optimizer, one step of its run, judged from the state dumped before it. All criteria
 grow evenly. The file ``benchmarks/results/false_alarms.json`` is replaced as a whole every few seconds and is where the
-next run goes on, so a kill loses seconds.
+next run goes on, so a kill loses seconds. A false alarm that led to a repair is kept under ``repaired``; the row of its
+criterion is then taken out of the file and judged anew from its first case.
 """
 
 from __future__ import annotations
@@ -133,9 +134,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     options = parser.parse_args()
-    rows = json.loads(options.output.read_text())["criteria"] if options.output.exists() else {}
+    before = json.loads(options.output.read_text()) if options.output.exists() else {}
+    rows = before.get("criteria", {})
     machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    about = {"command": f"python benchmarks/false_alarms.py --goal {options.goal}", "machine": machine}
+    about = {"command": f"python benchmarks/false_alarms.py --goal {options.goal}", "machine": machine,
+             "repaired": before.get("repaired", [])}  # fmt: skip
     end = time.monotonic() + 60 * options.minutes
     campaign(options.goal, end, rows, lambda now: written(options.output, now, about))
     written(options.output, rows, about)

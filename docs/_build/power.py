@@ -139,7 +139,7 @@ def page() -> str:
     from efcp_ref.oracle.criteria import CRITERIA
 
     power, alarmed, changed = (results(name) for name in ("selftest", "false_alarms", "mutation"))
-    parts = [HEAD, totals(power, alarmed, changed), DETAILS, explained(changed)]
+    parts = [HEAD, totals(power, alarmed, changed), DETAILS, repaired(alarmed), explained(changed)]
     for function in dict.fromkeys(CRITERIA.values()):
         names = [name for name, judge in CRITERIA.items() if judge is function]
         parts.append(section(names, function, alarmed["criteria"], power["matrix"]))
@@ -161,6 +161,17 @@ judged as one, as it was outside. The campaign goes on where its file stops, unt
 the sample that survived at first were looked at one by one; tests were written for those that a test can see. So the
 figure is that of this sample, and changes that were not drawn may fare worse.
 """
+
+
+def repaired(alarmed: dict[str, Any]) -> str:
+    """Return the false alarms that were found on the way, each with its cause and what was repaired."""
+    rows = [
+        f"- `{row['case']}` ({row['label']}), after {row['judgements until then']:,} judgements of its criterion. "
+        f"Cause: {row['cause']}. Repair: {row['repair']}."
+        for row in alarmed["repaired"]
+    ]
+    head = "**False alarms that were found and repaired.** Their criterion was judged anew from its first case."
+    return head + "\n\n" + ("\n".join(rows) or "None.")
 
 
 def explained(changed: dict[str, Any]) -> str:

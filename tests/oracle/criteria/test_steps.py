@@ -240,6 +240,18 @@ def test_the_wrong_row_is_said() -> None:
     assert "row 2 is followed by row 1 of 3: not the oldest" in check.reason
 
 
+@pytest.mark.parametrize(("small", "right"), [(2.0**-140, True), (2.0**-120, False)])
+def test_a_value_that_vanishes_in_its_storage_was_sent_as_zero(small: float, right: bool) -> None:
+    """Below half of bfloat16's smallest number it stays in xi whole; above, it was kept back and another sent."""
+    a = np.array([1.0, small, small / 4, 0.0])
+    case = Case("topk_sgd", "generic", "", 0, 0, {"d": 4, "k": 2, "gradients": a[None]})
+    state = {"t": np.asarray(1), "xi": (a - [1, 0, 0, 0]).astype(np.float32)}
+    result = {"u": np.array([[1.0, 0, 0, 0]], np.float32), "states": [state]}
+    found = checks(case, result, Declared(arithmetic={"storage": "bfloat16"}))
+    assert (FAIL not in {c.verdict for c in found}) == right
+    assert FAIL in {c.verdict for c in checks(case, result)}
+
+
 # ------------------------------------------------------------------ low rank, with states
 
 

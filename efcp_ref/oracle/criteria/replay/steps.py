@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from efcp_ref.oracle import enclose
-from efcp_ref.oracle.core import Check, unit_of
+from efcp_ref.oracle.core import UNITS, Check, unit_of
 from efcp_ref.oracle.criteria import elementwise, selection
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.replay.directions import Window, direction, ggt
@@ -26,20 +26,25 @@ ROW_RULE = "row g_{t-m} is replaced by c_t, no other row changes"
 def topk_sgd(run: Run, t: int, before: State, after: State) -> Checks:
     """u = c, so that its support and values are the compressed gradient."""
     k, u = int(run.p["k"]), run.u[t]
-    indices, reason = _support(u, t0.wide(after["xi"]), k)
+    said = str(run.declared.arithmetic.get("storage"))
+    indices, reason = _support(u, t0.wide(after["xi"]), k, said if said in UNITS else str(u.dtype))
     if reason:
         yield t0.failed("u", "T2", "1:6", "u has k entries", reason)
         return
     yield from _fed_back(run, t, before, indices, u[indices], after["xi"]) if k else ()
 
 
-def _support(u: Array, xi: Array, k: int) -> tuple[Array, str]:
-    """Return k positions that hold all of u's nonzero entries, filled with those where nothing was left to send."""
+def _support(u: Array, xi: Array, k: int, storage: str) -> tuple[Array, str]:
+    """Return k positions that hold all of u's nonzero entries, filled with those whose value is zero once it is stored.
+
+    Of these the largest first: an entry that underflows in the storage is sent as zero and stays whole in xi.
+    """
     nonzero = np.flatnonzero(t0.wide(u))
     if len(nonzero) > k:
         return nonzero, f"u has {len(nonzero)} nonzero entries, at most {k} may be sent"
     rest = np.flatnonzero(t0.wide(u) == 0)
-    rest = rest[np.argsort(np.abs(xi[rest]), kind="stable")][: k - len(nonzero)]
+    left, gone = np.abs(xi[rest]), t0.wide(t0.rounding(xi[rest], storage)) == 0
+    rest = rest[np.argsort(np.where(gone, -left, left), kind="stable")][: k - len(nonzero)]
     return np.sort(np.concatenate([nonzero, rest])).astype(np.int32), ""
 
 
