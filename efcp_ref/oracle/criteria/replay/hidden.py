@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, Check
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, UNITS, Check
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.elementwise import RELEASED_EPS, tensors
 from efcp_ref.oracle.criteria.replay.directions import Window, direction, ggt
@@ -144,16 +144,25 @@ def topk_sgd(run: Run) -> Steps:
         on = u != 0
         rule = "|u - a| <= r where sent, k entries, none smaller than one that is kept back"
         value = t0.forward("u", "1:5", rule, u, np.where(on, a.value, 0.0), np.where(on, a.radius + a.rounding, 0.0))
-        yield [value, _visible(a, on, k, "1:6")]
+        yield [value, _visible(a, on, k, "1:6", _gone(run))]
         xi = Followed(np.where(on, 0.0, a.value), np.where(on, a.rounding, a.radius))
 
 
-def _visible(a: Followed, on: Array, k: int, line: str) -> Check:
-    """Entries sent, ``on``, are at most k, and none is surely smaller than one kept back."""
+def _gone(run: Run) -> float:
+    """Half of the storage's smallest number: what is no larger is stored, and sent, as zero."""
+    storage = UNITS.get(str(run.declared.arithmetic.get("storage")), run.unit)
+    return max(storage.tiny, run.unit.tiny) / 2
+
+
+def _visible(a: Followed, on: Array, k: int, line: str, gone: float = 0.0) -> Check:
+    """Entries sent, ``on``, are at most k, and none is surely smaller than one kept back.
+
+    Where fewer are sent, those up to ``gone`` may be the others: they were sent as zero and stay whole in xi.
+    """
     rule = "smallest sent |a| + r >= largest kept back |a| - r"
     if on.sum() > k:
         return t0.failed("selection", "T2", line, rule, f"{int(on.sum())} entries are sent, at most {k}")
-    least = np.min(np.abs(a.value[on]) + a.radius[on], initial=np.inf) if on.sum() == k else 0.0
+    least = np.min(np.abs(a.value[on]) + a.radius[on], initial=np.inf) if on.sum() == k else gone
     most = np.max(np.abs(a.value[~on]) - a.radius[~on], initial=0.0)
     if k and most > least:
         return t0.failed("selection", "T2", line, rule, f"|a| = {most:g} is kept back, {least:g} is sent")
