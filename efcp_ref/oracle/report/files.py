@@ -9,9 +9,9 @@ from pathlib import Path
 from efcp_ref.oracle.judge import Report
 from efcp_ref.oracle.report.collect import Stats
 from efcp_ref.oracle.report.evidence import Evidence, evidence
-from efcp_ref.oracle.report.machines import jsonl, junit, markdown
+from efcp_ref.oracle.report.machines import FORMAT, jsonl, junit, markdown
 from efcp_ref.oracle.report.page import page
-from efcp_ref.oracle.targets import Judged
+from efcp_ref.oracle.targets import Judged, UsageError
 
 FILES = ("report.jsonl", "junit.xml", "summary.md", "index.html")
 
@@ -20,6 +20,22 @@ def evidence_of(report: Report, target: Judged) -> dict[int, Evidence]:
     """Run every failure that is shown once more, and return what its page shows, by ``id(failure)``."""
     failures = [f for o in report.operations for f in o.failures if f.verdict.verdict == "fail"]
     return {id(failure): evidence(target, failure) for failure in failures}
+
+
+def ours(folder: Path) -> None:
+    """Refuse a folder in which a report would replace a file that no report of ours put there.
+
+    Raises:
+        UsageError: one of `FILES` is there, and ``report.jsonl``, which is always written first, is not a report.
+    """
+    there = [name for name in FILES if os.path.lexists(folder / name)]
+    try:
+        with open(folder / FILES[0], "rb") as file:
+            known = there and f'"format": "{FORMAT}"'.encode() in file.read(200)
+    except OSError:
+        known = False
+    if there and not known:
+        raise UsageError(f"{folder / there[0]} was not written by efcp-ref, and would be replaced: choose another folder")
 
 
 def write(folder: Path, report: Report, stats: Stats, found: Mapping[int, Evidence] | None = None) -> list[Path]:

@@ -10,7 +10,7 @@ from efcp_ref.oracle import campaign
 from efcp_ref.oracle.judge import Progress, Report, judge
 from efcp_ref.oracle.report.collect import Stats
 from efcp_ref.oracle.report.evidence import Evidence
-from efcp_ref.oracle.report.files import evidence_of, write
+from efcp_ref.oracle.report.files import evidence_of, ours, write
 from efcp_ref.oracle.targets import BrokenTarget, known
 
 
@@ -27,9 +27,12 @@ def check(
         folder, jobs, dask, fresh: as `efcp_ref.oracle.campaign.run`.
 
     Raises:
-        UsageError: no such target, operation or cluster, or a folder that holds another campaign.
+        UsageError: no such target, operation or cluster, or a folder that holds another campaign or files that are
+            not ours.
     """
     stats = Stats()
+    if folder:
+        ours(folder)
     if only is None:
         report = campaign.run(
             door, operations, cases, seed, jobs=jobs, dask=dask, dtype=dtype, progress=progress,
@@ -54,6 +57,8 @@ def check_files(
     from efcp_ref.oracle.vectors import check_outputs
 
     stats = Stats()
+    if folder:
+        ours(folder)
     report = check_outputs(outputs, vectors, operations, only=only, seen=stats.add)
     if folder:
         write(folder, report, stats)
@@ -73,6 +78,8 @@ def check_together(
     from efcp_ref.oracle.workers import check_workers
 
     stats = Stats()
+    if folder:
+        ours(folder)
     report = check_workers(
         target, workers, operations, cases, seed, timeout=timeout, memory=memory, only=only, dtype=dtype,
         progress=progress, seen=stats.add,

@@ -15,11 +15,12 @@ from efcp_ref.oracle.chunks import Door
 from efcp_ref.oracle.judge import Report, judge
 from efcp_ref.oracle.report import Stats, evidence_of, svg, write
 from efcp_ref.oracle.report.collect import STEP, bar_of
+from efcp_ref.oracle.report.files import FILES, ours
 from efcp_ref.oracle.report.machines import junit, markdown
 from efcp_ref.oracle.report.mathtext import math_html
 from efcp_ref.oracle.report.page import DARK, LIGHT, page
 from efcp_ref.oracle.report.run import check
-from efcp_ref.oracle.targets import Local
+from efcp_ref.oracle.targets import Local, UsageError
 from efcp_ref.paper.printed import lines as printed
 from tests.oracle.helpers import lines, wrong
 
@@ -215,3 +216,18 @@ def test_text_and_json_of_the_terminal_are_unchanged_by_a_report(folder):
     head = lines(folder)[0]
     assert json.dumps(head)
     assert set(head) - {"kind", "format"} == set(terminal.as_json(Report("t"))) - {"operations"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_is_not_ours_stays(tmp_path, name):
+    """It is found before a case is judged, and a report of ours beside it is replaced as before."""
+    target = wrong(tmp_path)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(UsageError, match=f"{name} was not written by efcp-ref"):
+        check(Door(target), ["sp"], 1, folder=tmp_path, shrink_seconds=0)
+    assert (tmp_path / name).read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir() if path.name in FILES or path.suffix == ".new"] == [name]
+
+
+def test_a_report_of_ours_is_replaced(folder):
+    ours(folder)
