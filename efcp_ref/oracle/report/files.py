@@ -35,7 +35,7 @@ def ours(folder: Path) -> None:
     except OSError:
         known = False
     if there and not known:
-        raise UsageError(f"{folder / there[0]} was not written by efcp-ref, and would be replaced: choose another folder")
+        raise UsageError(f"{folder / there[0]} was not written by efcp-ref and would be lost: choose another folder")
 
 
 def write(folder: Path, report: Report, stats: Stats, found: Mapping[int, Evidence] | None = None) -> list[Path]:
