@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 FOLDER = click.Path(file_okay=False, path_type=Path)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what was found cannot be written down
+MOST_CASES = 1_000_000  # of one seed; the cases of the paper's sizes have the numbers from there on
 
 
 class Count(click.ParamType):
@@ -24,18 +27,67 @@ class Count(click.ParamType):
 
     name = "integer"
 
+    def __init__(self, most: int = 10**12) -> None:
+        """Take the largest one."""
+        self.most = most
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Return it as an integer."""
         try:
             count = int(value) if str(value).isdigit() else float(value)
         except ValueError:
             self.fail(f"{value!r} is no number", param, ctx)
-        if not 1 <= count <= 1e12 or count != int(count):
-            self.fail(f"{value} is not in the range x>=1 of whole numbers", param, ctx)
+        if not 1 <= count <= self.most or count != int(count):
+            self.fail(f"{value} is not in the range 1<=x<={self.most:,} of whole numbers", param, ctx)
         return int(count)
 
 
-@click.group(context_settings=HELP)
+class Amount(click.ParamType):
+    """A finite number of a range; zero, too, where it stands for no limit."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float, zero: bool = False) -> None:
+        """Take the range."""
+        self.low, self.high, self.zero = low, high, zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a float."""
+        try:
+            amount = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number", param, ctx)
+        if not (self.low <= amount <= self.high or (self.zero and amount == 0)):  # nan is in no range
+            none = ", or 0 for no limit" if self.zero else ""
+            self.fail(f"{value} is not in the range {self.low:g}<=x<={self.high:g}{none}", param, ctx)
+        return amount
+
+
+class Commands(click.Group):
+    """The commands; one that is interrupted, or whose output finds no room, ends with a code that is no verdict."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one; exit code 3 where its output cannot be written."""
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as why:
+            if why.errno not in FULL:
+                raise
+            click.echo(f"Error: cannot write {why.filename or 'the output'}: {why.strerror}", err=True)
+        with suppress(OSError, ValueError):  # what is left in the buffer must not fail again at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(3)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run one; exit code 130 where it is interrupted."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=Commands, context_settings=HELP)
 @click.version_option(package_name="efcp-ref")
 def main() -> None:
     """Executable paper and test oracle for EFCP (Error Feedback Can Accurately Compress Preconditioners).
@@ -68,18 +120,18 @@ def _print(value: Any) -> None:
 @click.option("--outputs", type=FOLDER, help="Judge the .npy files that a program left in this folder.")
 @click.option("--vectors", type=FOLDER, help="The bundle that the outputs belong to; default: the same folder.")
 @click.option("--operation", "-o", "operations", multiple=True, help="Judge this operation only; may be repeated.")
-@click.option("--cases", default=40, show_default=True, type=Count(), help="Cases per operation and precision.")
+@click.option(
+    "--cases", default=40, show_default=True, type=Count(MOST_CASES), help="Cases per operation and precision."
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option("--case", "only", type=click.IntRange(0), help="Judge this one case of the seed.")
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="Judge in this precision only.")
-@click.option(
-    "--timeout", default=10.0, show_default=True, type=click.FloatRange(0, min_open=True), help="Seconds per case."
-)
+@click.option("--timeout", default=10.0, show_default=True, type=Amount(1e-3, 1e6), help="Seconds per case.")
 @click.option(
     "--memory",
     default=8.0,
     show_default=True,
-    type=click.FloatRange(0),
+    type=Amount(0.25, 1e6, zero=True),
     help="GiB of address space; 0: no limit.",
 )
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), help="Where efcp_ref.gpu runs; a GPU where there is one.")
@@ -113,8 +165,7 @@ def check(
       efcp-ref check my_distributed.py --workers 4
       efcp-ref check my_code.py --cases 1e6 --jobs 8 --report overnight    (again after a kill: it goes on)
     """
-    if sum(door is not None for door in (target, command, outputs)) != 1:
-        raise click.UsageError("name one of TARGET, --command and --outputs")
+    _consistent(target, command, outputs, vectors, only, folder, fresh, large)
     if device and target:
         memory = _on_device(device, target, memory)
     if certify:
@@ -140,11 +191,34 @@ def check(
         from efcp_ref.oracle.report.run import check
 
         report = check(
-            Door(str(target or command), timeout, memory, command=command is not None, certify=certify),
+            Door(str(command if target is None else target), timeout, memory, command=target is None, certify=certify),
             operations or None, cases, seed, folder=folder, jobs=jobs, dask=dask, fresh=fresh, only=only, dtype=dtype,
             progress=progress,
         )  # fmt: skip
     _show(report, as_json)
+
+
+def _consistent(
+    target: str | None, command: str | None, outputs: Path | None, vectors: Path | None, only: int | None,
+    folder: Path | None, fresh: bool, large: bool,
+) -> None:  # fmt: skip
+    """Refuse options that would have no effect."""
+    if sum(door is not None for door in (target, command, outputs)) != 1:
+        raise click.UsageError("name one of TARGET, --command and --outputs")
+    if vectors is not None and outputs is None:
+        raise click.UsageError("--vectors goes with --outputs")
+    if fresh and folder is None:
+        raise click.UsageError("--fresh goes with --report")
+    if large and only is not None:
+        raise click.UsageError("--large judges all of the large cases; --case alone judges one of them")
+    _one_case(only)
+
+
+def _one_case(only: int | None) -> None:
+    """Refuse a number of cases beside the one case that was asked for."""
+    given = click.get_current_context().get_parameter_source("cases")
+    if only is not None and given is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--case is one case: leave --cases out")
 
 
 def _certifiable(judged_here: bool) -> None:
@@ -231,6 +305,8 @@ def _usage() -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as why:
+        if why.errno in FULL:
+            raise
         raise click.UsageError(f"{why.filename or 'a file'}: {why.strerror or why}") from None
 
 
@@ -318,10 +394,10 @@ def _known(name: str, names: list[str]) -> None:
 
 @main.command()
 @click.option("--operation", "-o", "operations", multiple=True, help="Mistakes in this operation; may be repeated.")
-@click.option("--cases", default=40, show_default=True, type=Count(), help="Cases per mistake and precision.")
+@click.option("--cases", default=40, show_default=True, type=Count(MOST_CASES), help="Cases per mistake and precision.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option(
-    "--seeds", default=1, show_default=True, type=click.IntRange(0), help="Seeds in which each mistake is to be named."
+    "--seeds", default=1, show_default=True, type=click.IntRange(1), help="Seeds in which each mistake is to be named."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def selftest(operations: tuple[str, ...], cases: int, seed: int, seeds: int, as_json: bool) -> None:
@@ -352,8 +428,8 @@ def selftest(operations: tuple[str, ...], cases: int, seed: int, seeds: int, as_
 
 @main.command()
 @click.argument("name")
-@click.option("--d", "d", default=6, show_default=True, type=click.IntRange(4), help="Dimension.")
-@click.option("--steps", default=3, show_default=True, type=click.IntRange(1), help="Steps of an optimizer.")
+@click.option("--d", "d", default=6, show_default=True, type=click.IntRange(4, 256), help="Dimension.")
+@click.option("--steps", default=3, show_default=True, type=click.IntRange(1, 100), help="Steps of an optimizer.")
 @click.option("--depth", default=0, show_default=True, type=click.IntRange(0), help="Show lines of inner steps, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print the whole trace as JSON.")
 def trace(name: str, d: int, steps: int, depth: int, as_json: bool) -> None:
@@ -414,7 +490,7 @@ def vectors(folder: Path, operations: tuple[str, ...], compare: bool) -> None:
         if not compare:
             click.echo(f"{bundles.write(folder, operations or None)} cases in {folder}")
             return
-        different = bundles.differences(folder)
+        different = bundles.differences(folder, operations or None)
     for name in different:
         click.echo(name)
     click.echo(f"{len(different)} files differ", err=True)
@@ -423,7 +499,7 @@ def vectors(folder: Path, operations: tuple[str, ...], compare: bool) -> None:
 
 @main.command()
 @click.argument("operation")
-@click.option("--cases", default=100, show_default=True, type=click.IntRange(1), help="How many.")
+@click.option("--cases", default=100, show_default=True, type=Count(MOST_CASES), help="How many.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option("--case", "only", type=click.IntRange(0), help="Write this one case of the seed.")
 @click.option("--dtype", default="float64", show_default=True, type=click.Choice(["float64", "float32"]))
@@ -437,6 +513,7 @@ def gen(operation: str, cases: int, seed: int, only: int | None, dtype: str, dec
     """
     from efcp_ref.oracle import textmode
 
+    _one_case(only)
     with _usage():
         for case in textmode.generated(operation, cases, seed, dtype, only):
             click.echo(textmode.text_of(case, decimal), nl=False)
@@ -444,7 +521,7 @@ def gen(operation: str, cases: int, seed: int, only: int | None, dtype: str, dec
 
 @main.command()
 @click.argument("operation")
-@click.option("--cases", type=click.IntRange(1), help="How many were generated; a program that ended early is noticed.")
+@click.option("--cases", type=Count(MOST_CASES), help="How many were generated; a program that ended early is noticed.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 def verify(operation: str, cases: int | None, as_json: bool) -> None:
     """Judge the text on standard input: what a program wrote on the cases of `efcp-ref gen`.
@@ -464,7 +541,9 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
 @click.argument("dump", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--start", default=1, show_default=True, type=Count(), help="The first step to judge.")
 @click.option("--stop", type=Count(), help="The last one; default: all.")
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a free run's distance: SVG or PNG.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw a free run's distance: a new SVG or PNG."
+)
 @click.option("--certify", is_flag=True, help="Enclose every reference value by rationals or balls: slower.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replay(dump: Path, start: int, stop: int | None, plot: Path | None, certify: bool, as_json: bool) -> None:
@@ -486,21 +565,51 @@ def replay(dump: Path, start: int, stop: int | None, plot: Path | None, certify:
     from efcp_ref.oracle import replay as replaying
     from efcp_ref.oracle.hostile import Hostile
 
+    if stop is not None and stop < start:
+        raise click.UsageError(f"--start {start} lies behind --stop {stop}: no step is left to judge")
+    if plot:
+        _picture(plot)
+    if certify:
+        _certifiable(True)
     try:
-        if certify:
-            _certifiable(True)
         found = replaying.replay(dump, start, stop, certified=certify)
-        words = replaying.plot(found, replaying.free_run(dump, stop), plot) if plot else ""
+        with _usage():
+            words = replaying.plot(found, replaying.free_run(dump, stop), plot) if plot else ""
     except Hostile as why:
-        raise click.UsageError(str(why)) from None
+        raise click.UsageError(replaying.refusal(dump, why)) from None
     except ModuleNotFoundError as why:
-        raise click.ClickException(f"{why.name} is not installed, the figure needs it") from None
+        raise NoFigure(why.name) from None
     if as_json:
         _print(replaying.as_json(found) | ({"plot": str(plot), "alt": words} if plot else {}))
     else:
         click.echo(replaying.text(found))
         click.echo(f"{plot}: {words}" if plot else "", nl=bool(plot))
     sys.exit(found.exit_code)
+
+
+class NoFigure(click.ClickException):
+    """What draws the figure is not installed: exit code 3."""
+
+    exit_code = 3
+
+    def __init__(self, name: str | None) -> None:
+        """Take the name of the package."""
+        hint = f"pip install {name}, or pip install 'efcp-ref[tutorials]', which has it"
+        super().__init__(f"{name} is not installed, the figure needs it: {hint}")
+
+
+def _picture(file: Path) -> None:
+    """Refuse a figure that cannot be drawn, or that would take the place of a file, before any step is judged."""
+    from importlib.util import find_spec
+
+    if file.suffix.lower() not in (".svg", ".png"):
+        raise click.UsageError(f"--plot {file}: the name must end in .svg or .png")
+    if os.path.lexists(file):
+        raise click.UsageError(f"--plot {file}: the file exists, and is not overwritten; name a new one")
+    if not file.parent.is_dir():
+        raise click.UsageError(f"--plot {file}: there is no folder {file.parent}")
+    if find_spec("matplotlib") is None:
+        raise NoFigure("matplotlib")
 
 
 @main.command()
@@ -538,7 +647,7 @@ def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_
     try:
         result = room.reproduce(name, out, again=again, say=lambda line: click.echo(line, err=True))
     except ModuleNotFoundError as why:
-        raise click.ClickException(f"{why.name} is not installed, the figure needs it") from None
+        raise NoFigure(why.name) from None
     if as_json:
         _print(room.as_dict(result))
     else:

@@ -101,3 +101,33 @@ def test_a_real_pipe():
     verify = [*module, "verify", "top_k", "--cases", "3"]
     out = subprocess.run(verify, input=made.stdout, capture_output=True, check=False)
     assert out.returncode in (1, 3), "arguments are no results"
+
+
+def test_chosen_vectors_alone_are_compared(tmp_path):
+    folder = tmp_path / "v"
+    run("vectors", folder, "-o", "top_k")
+    assert run("vectors", folder, "-o", "top_k", "--check").exit_code == 0
+    (folder / "top_k" / "0000" / "case.json").write_text("{}")
+    result = run("vectors", folder, "-o", "top_k", "--check")
+    assert result.exit_code == 1
+    assert result.stdout.split() == ["top_k/0000/case.json"]
+
+
+def test_where_no_results_lie_it_says_where_they_were_looked_for(tmp_path):
+    result = run("check", "--outputs", tmp_path, "--vectors", VECTORS, "-o", "sp")
+    assert result.exit_code == 3
+    assert f"has a folder such as {tmp_path / 'sp' / '0000' / 'out'}" in result.output
+
+
+@pytest.mark.parametrize("head", ["case sp 0 99999999999 float64\nomega float64 1 1 0x1p0\nend", "case sp 0 -3 float64",
+                                  "case sp -1 0", "case sp 0 -3 end case sp 0 -2 end"])  # fmt: skip
+def test_a_case_that_cannot_be_is_refused(head):
+    result = run("verify", "sp", input=head)
+    assert result.exit_code == 2
+    assert "no case " in result.output
+
+
+def test_nothing_read_is_called_that():
+    result = run("verify", "sp", input="")
+    assert result.exit_code == 3
+    assert "nothing was read" in result.output

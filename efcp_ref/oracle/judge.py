@@ -29,11 +29,12 @@ from efcp_ref.oracle.core import (
     verdict_of,
 )
 from efcp_ref.oracle.record import Row, row_of
-from efcp_ref.oracle.targets import BrokenTarget, Judged, Local, Outcome, Target, UsageError, known, near
+from efcp_ref.oracle.targets import BrokenTarget, Judged, Local, Outcome, Target, UsageError, known, near, numbered
 
 SHOWN = 3  # failures of one operation that are kept, each of another stage; the others are counted
 TIMEOUTS = 2  # of one operation, then the oracle gives up on it
 DEATHS = 3  # of one operation's process, then the oracle gives up on it
+UNFIT = "offered, and not judged: every case asked for holds NaN, and NAN is not declared, or is of another precision"
 SOLVES = ("wsm", "mfac_direction", "sparse_mfac_direction")
 FEW = 300  # cases up to which one process is about as quick as two
 Progress = Callable[[str, int, int], None]
@@ -328,7 +329,9 @@ def _explained(target: Judged, case: Case, seconds: float) -> tuple[str, ...]:
 def _cases(operation: str, cases: int, seed: int, only: int | None) -> Iterable[Case]:
     from efcp_ref.oracle.cases import generate, standard
 
-    return standard(operation, cases, seed) if only is None else [generate(operation, seed, only)]
+    if only is None:
+        return standard(operation, cases, seed)
+    return [generate(operation, seed, numbered(operation, seed, only))]
 
 
 # --- a target -----------------------------------------------------------------------------------------------------
@@ -355,6 +358,7 @@ def judge(
         try:
             drawn = both(_cases(operation, cases, seed, only), target.declared, dtype)
             _judge_operation(target, list(drawn if given is None else given[operation]), tally, progress, seen)
+            tally.note = tally.note if tally.said else UNFIT
             failures = _shown(target, tally, shrink_seconds)
         except KeyboardInterrupt:
             interrupted, failures = True, tuple(tally.bad.values())
@@ -362,11 +366,20 @@ def judge(
         if interrupted:
             break
     notes = (*target.notes, *(() if target.offered else (_nothing(target),)))
+    cases = cases if only is None else 1
     return Report(target.name, tuple(entries), seed, cases, "", notes, interrupted, time.monotonic() - began)
 
 
 def _nothing(target: Judged) -> str:
-    hints = [f"{n}{near(n, NAMES)}" for n in getattr(target, "names", ()) if near(n, NAMES)]
+    from efcp_ref.oracle.worker import part
+
+    if said := getattr(target, "nothing", ""):
+        return str(said)
+    where, inside = part(target.name)
+    if inside in NAMES:
+        rule = f"what follows the colon must hold operations, and {inside} is one itself"
+        return f"{rule}: `efcp-ref check {where} -o {inside}` judges it"
+    hints = [f"{n}{near(n, NAMES)}" for n in getattr(target, "names", ()) if n not in NAMES and near(n, NAMES)]
     return "; ".join(["it offers no operation of the contract (`efcp-ref list` shows them)", *hints[:5]])
 
 

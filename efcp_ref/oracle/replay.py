@@ -7,6 +7,7 @@ of Top-k two correct runs part.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -206,6 +207,8 @@ def _judged(reader: Reader, found: Replay, start: int, stop: int | None, explain
         _stateful(reader, first, source, found, start, stop, explain)
     else:
         _unseen(reader, first, source, found)
+        whole = start == 1 and stop is None
+        found.notes += [] if whole else ["without states a run is judged as a whole: --start and --stop do nothing"]
 
 
 def _stateful(
@@ -229,6 +232,8 @@ def _stateful(
             found.explained = mistakes_like(reader, before, step)
         found.add(verdict)
         before, known = after, after is not None
+    if start > step.t:
+        found.notes.append(f"no step was judged: the dump ends with step {step.t}, before step {start}")
 
 
 def _count(step: Step) -> int:
@@ -394,6 +399,15 @@ def _apart(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.linalg.norm(a - b)) / size if size else float(np.linalg.norm(a) > 0)
 
 
+def refusal(path: str | Path, why: Hostile) -> str:
+    """Say what is wrong with a file that was refused; first, whether it is a dump at all."""
+    if Path(path).is_file() and os.access(path, os.R_OK):
+        with open(path, "rb") as file:
+            if file.read(4) != b"HEAD":
+                return f"{path} is not a dump of efcp_ref: a dump begins with HEAD"
+    return str(why)
+
+
 # --- words --------------------------------------------------------------------------------------------------------
 
 
@@ -511,4 +525,4 @@ def _labelled(file: Path, words: str) -> None:
 
 
 __all__ = ["FreeRun", "Replay", "Stage", "StepVerdict", "alt", "as_json", "free_run", "judge_step", "mistakes_like",
-           "plot", "replay", "text"]  # fmt: skip
+           "plot", "refusal", "replay", "text"]  # fmt: skip

@@ -31,6 +31,7 @@ BOOT = (
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")}
 TAIL = 2000  # characters of a target's own output that are kept
 START_TIMEOUT = 60.0  # seconds for a target's imports
+LONGEST, MOST = 1e6, 1e6  # seconds of a case, GiB of address space: what a timer and a limit can hold
 
 
 class UsageError(Exception):
@@ -296,9 +297,11 @@ class Target:
         """Import the target in a child process; ``environment``: its variables beside those of this process.
 
         Raises:
-            UsageError: no such target, or a wrong declaration.
+            UsageError: no such target, a wrong declaration, or a limit that is none.
             BrokenTarget: importing it failed, or took longer than ``start_timeout`` seconds.
         """
+        if not (0 < timeout <= LONGEST and 0 <= memory <= MOST):  # nan is neither
+            raise UsageError(f"timeout = {timeout:g} s, memory = {memory:g} GiB, must be in (0, 1e6] and [0, 1e6]")
         self.name, self._timeout, self._memory, self._start_timeout = name, timeout, memory, start_timeout
         self._environment = environment
         self._child: Child | None = None
@@ -435,6 +438,21 @@ def known(operation: str) -> str:
     if operation not in NAMES:
         raise UsageError(f"unknown operation {operation!r}{near(operation, NAMES)}; `efcp-ref list` shows all")
     return operation
+
+
+def numbered(operation: str, seed: int, index: int) -> int:
+    """Return the number of a case that somebody asked for.
+
+    Raises:
+        UsageError: there is no such operation or case.
+    """
+    from efcp_ref.oracle.cases import large
+
+    more = large.indices(known(operation))
+    if seed < 0 or not (0 <= index < large.FIRST or index in more):
+        sizes = f", and of the paper's sizes {', '.join(map(str, more))}" if more else ""
+        raise UsageError(f"no case {index} of {operation} in seed {seed}: there are 0 to {large.FIRST - 1}{sizes}")
+    return index
 
 
 def near(name: str, names: tuple[str, ...]) -> str:

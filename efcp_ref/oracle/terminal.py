@@ -252,7 +252,7 @@ def _tail(report: Report) -> Iterator[str]:
             yield "\n".join(failure_lines(report.target, o, failure)) + "\n"
         if o.note:
             yield f"{o.operation}: {o.note}\n"
-    skipped = [o.operation for o in report.operations if o.verdict == SKIP and not o.judged]
+    skipped = [o.operation for o in report.operations if o.verdict == SKIP and not o.judged and not o.note]
     if skipped and not report.broken:
         yield f"not offered: {', '.join(skipped)}"
     yield from certified(report)
@@ -276,7 +276,8 @@ def _summary(report: Report) -> str:
     verdicts = [o.verdict for o in report.operations]
     counts = ", ".join(f"{verdicts.count(v)} {v}" for v in COLOURS if v in verdicts and v != SKIP) or "nothing judged"
     stopped = "interrupted; " if report.interrupted else ""
-    return f"{report.target}: {stopped}{counts} ({report.cases} cases each, seed {report.seed}, {report.seconds:.1f} s)"
+    each = f"{report.cases} case{'s' * (report.cases != 1)} each"
+    return f"{report.target}: {stopped}{counts} ({each}, seed {report.seed}, {report.seconds:.1f} s)"
 
 
 def show(report: Report, console: Console) -> None:

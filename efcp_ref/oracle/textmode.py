@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO
@@ -32,11 +32,12 @@ from efcp_ref.oracle import hostile, results
 from efcp_ref.oracle.core import Case, Declared
 from efcp_ref.oracle.hostile import Hostile
 from efcp_ref.oracle.judge import Report, both, judge
-from efcp_ref.oracle.targets import Outcome, UsageError, declared, known
+from efcp_ref.oracle.targets import Outcome, UsageError, declared, known, numbered
 
 LONGEST = 64  # characters of one word
 MOST = 1 << 28  # bytes of a whole stream
 CASES = 100  # of gen, unless it is told otherwise
+LARGEST = 1_000_000  # cases of one seed
 _FLOAT = re.compile(r"[+-]?(0x[0-9a-f]*\.?[0-9a-f]*p[+-]?\d+|\d*\.?\d*(e[+-]?\d+)?|nan|inf(inity)?)", re.ASCII)
 _INTEGER = re.compile(r"[+-]?\d{1,20}", re.ASCII)
 
@@ -85,7 +86,10 @@ def generated(
     from efcp_ref.oracle.cases import generate, standard
 
     known(operation)
-    chosen = standard(operation, cases, seed) if only is None else [generate(operation, seed, only)]
+    if only is None:
+        chosen: Iterable[Case] = standard(operation, cases, seed)
+    else:
+        chosen = [generate(operation, seed, numbered(operation, seed, only))]
     yield from both(chosen, Declared(), dtype)
 
 
@@ -294,12 +298,14 @@ def _expected(operation: str, answers: Answers, cases: int | None) -> tuple[list
     keys = [key for key in answers.by_case if key[0] == operation]
     if wrong := [key for key in answers.by_case if key[0] != operation]:
         raise UsageError(f"the text answers {wrong[0][0]}, and {operation} is to be verified")
+    for _, seed, index, _ in keys:
+        numbered(operation, seed, index)
     seeds, kinds = sorted({key[1] for key in keys}) or [0], sorted({key[3] for key in keys}) or ["float64"]
     if len(seeds) > 1:
         raise UsageError(f"the text answers cases of the seeds {seeds[:3]}; one seed at a time is verified")
     if not keys or cases is not None or len(keys) > len(kinds):
         count = cases or max((key[2] for key in keys), default=CASES - 1) + 1
-        if count > 100 * len(keys) + 10_000:
+        if count > min(100 * len(keys) + 10_000, LARGEST):
             raise UsageError(f"the text answers {len(keys)} cases, and the highest index is {count - 1}")
         both_kinds = None if len(kinds) > 1 else kinds[0]
         return list(generated(operation, count, seeds[0], both_kinds)), seeds[0]
@@ -322,6 +328,8 @@ def verify(operation: str, stream: BinaryIO | bytes, cases: int | None = None) -
     """
     known(operation)
     answers = read_answers(stream)
+    if not answers.by_case and not answers.trouble:
+        answers.trouble = "nothing was read, no case is answered"
     target = Given("standard input", operation, answers)
     chosen, seed = _expected(operation, answers, cases)
     if answers.trouble:

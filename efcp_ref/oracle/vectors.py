@@ -191,12 +191,17 @@ def _files(root: Path) -> dict[str, bytes]:
     return {p.relative_to(root).as_posix(): p.read_bytes() for p in paths}
 
 
-def differences(root: Path) -> list[str]:
-    """Return the files of a bundle that differ from what `write` gives here, are missing or are too many."""
+def differences(root: Path, operations: Iterable[str] | None = None) -> list[str]:
+    """Return the files of a bundle that differ from what `write` gives here, are missing or are too many.
+
+    Of some operations, only their own folders are compared: the manifest names all of them.
+    """
+    chosen = None if operations is None else {known(o) for o in operations}
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder) / "v")
+        write(Path(folder) / "v", chosen)
         fresh, there = _files(Path(folder) / "v"), _files(root)
-    return sorted(n for n in fresh.keys() | there.keys() if fresh.get(n) != there.get(n))
+    names = [n for n in fresh.keys() | there.keys() if chosen is None or n.split("/")[0] in chosen]
+    return sorted(n for n in names if fresh.get(n) != there.get(n))
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -416,6 +421,7 @@ class Outputs:
     offered: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     declared: Any = field(default=None)
+    nothing: str = ""  # what was looked for, where nothing is offered
 
     def run(self, case: Case) -> Outcome:
         """Read the outputs of one case; a file that is missing or broken is an error."""
@@ -498,7 +504,9 @@ def check_outputs(
         raise UsageError(f"{bundle} holds an operation's number twice")
     offered = [n for n in NAMES if any(o == n and (outputs / id / OUT).is_dir() for (o, _), id in ids.items())]
     name = f"--outputs {quote(str(outputs))}" + (f" --vectors {quote(str(vectors))}" if vectors else "")
-    target = Outputs(name, outputs, ids, tuple(offered), (), about)
+    looked = next(iter(ids.values()), "OPERATION/NUMBER")
+    nothing = f"no results: none of {len(ids)} cases has a folder such as {outputs / looked / OUT}, for its NAME.npy"
+    target = Outputs(name, outputs, ids, tuple(offered), (), about, nothing)
     given = {n: [v.case for v in entries if v.case.operation == n] for n in NAMES}
     most = max((len(given[n]) for n in offered), default=0)
     return judge(target, sorted(wanted) if wanted else None, most, 0, shrink_seconds=0.0, given=given, seen=seen)

@@ -465,6 +465,52 @@ def test_the_free_run_is_drawn_and_never_judged(tmp_path):
     assert (tmp_path / "p.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def replayed(*arguments):
+    return CliRunner().invoke(main, ["replay", *map(str, arguments)])
+
+
+def test_a_figure_takes_no_file_away(run, tmp_path):
+    dump = run.read_bytes()
+    picture, link = tmp_path / "same.svg", tmp_path / "link.svg"
+    picture.write_bytes(dump)
+    link.symlink_to(tmp_path / "nowhere")
+    for file in (picture, link):
+        told = replayed(picture, "--plot", file)
+        assert told.exit_code == 2
+        assert "is not overwritten" in told.output
+    assert picture.read_bytes() == dump
+    for name in ("run.efcp", "x.pdf", "x"):
+        told = replayed(run, "--plot", tmp_path / name)
+        assert told.exit_code == 2
+        assert "must end in .svg or .png" in told.output
+    assert run.read_bytes() == dump
+    assert "there is no folder" in replayed(run, "--plot", tmp_path / "none" / "x.svg").output
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link.svg", "run.efcp", "same.svg"]
+
+
+def test_without_matplotlib_it_says_what_to_install(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = replayed(run, "--plot", tmp_path / "x.svg")
+    assert told.exit_code == 3
+    assert "pip install matplotlib" in told.output
+
+
+def test_another_file_is_said_to_be_no_dump(tmp_path):
+    (tmp_path / "mine.py").write_text("import numpy as np\n" * 9)
+    told = replayed(tmp_path / "mine.py")
+    assert told.exit_code == 2
+    assert "mine.py is not a dump of efcp_ref" in told.output
+    assert "there is no file" in replayed(tmp_path / "none").output
+
+
+def test_steps_that_are_not_there_are_the_reason(run, tmp_path):
+    told = replayed(run, "--start", 100)
+    assert told.exit_code == 3
+    assert "no step was judged: the dump ends with step 10, before step 100" in told.output
+    told = replayed(write(tmp_path / "hidden", states=False), "--start", 5)
+    assert "--start and --stop do nothing" in told.output
+
+
 def test_writing_a_dump_does_not_import_the_oracle(tmp_path):
     code = "import sys, efcp_ref.oracle.dump; print([m for m in ('scipy', 'hypothesis', 'rich', 'torch', 'matplotlib') if m in sys.modules])"  # noqa: E501
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
