@@ -28,7 +28,7 @@ class DenseRows:
     """
 
     def __init__(self, G: Any, x: Any) -> None:
-        G = np.asarray(G)
+        G = check.plain("G", G)
         if G.dtype.kind != "f" or G.ndim != 2 or not G.size:
             G = check.array("G", G, ndim=2)
         self.G, self.x = G, vector("x", x, G.shape[1])

@@ -50,7 +50,7 @@ class Layout:
         >>> Layout.of(10, 4, 0.3)  # 2 + 2 + 1
         Layout(d=10, B_d=4, B_k=2, K=5)
         """
-        d = check.integer("d", d, 1)
+        d = check.dimension(d)
         if block_size is None and k is not None and density == 1:
             return cls(d, d, k, k)
         share = check.share("density", density)

@@ -97,7 +97,7 @@ def finite(name: str, a: Array) -> Array:
 
 def vector(name: str, value: Any, d: int | None = None) -> Array:
     """Return ``value`` as a vector of real numbers, not looking at them yet: `finite` does, slice by slice."""
-    a = np.asarray(value)
+    a = check.plain(name, value)
     if (a.dtype.kind != "f" and a.dtype.name != "bfloat16") or not a.dtype.isnative:
         a = check.array(name, value, ndim=1)
     if a.ndim != 1 or not len(a) or (d is not None and len(a) != d):

@@ -234,7 +234,7 @@ class RowMajor:
     """
 
     def __init__(self, indices: Any, values: Any, d: Any, block_size: Any = None, density: Any = 1) -> None:
-        indices, values = np.asarray(indices), np.asarray(values)
+        indices, values = check.plain("indices", indices), check.plain("values", values)
         if indices.dtype.kind not in "iu" or indices.ndim != 2 or 0 in indices.shape:
             check.check_rows(indices, values, d, block_size, density)
         if (values.dtype.kind != "f" and values.dtype.name != "bfloat16") or values.shape != indices.shape:

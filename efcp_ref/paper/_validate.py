@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import reprlib
 from fractions import Fraction
 from typing import Any
 
@@ -10,6 +11,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+LARGEST_D = 2**31 - 1  # positions are int32 (the contract)
+LARGEST_M = 2**28  # rows of a window: 8 m d bytes can still be counted
+_words = reprlib.Repr()
+_words.maxstring = _words.maxother = _words.maxlong = 40
+
+
+def shown(value: Any) -> str:
+    """Return a value for a message, shortened.
+
+    >>> shown([1, [2]]), shown("a" * 100)
+    ('[1, [2]]', "'aaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaa'")
+    """
+    try:
+        return _words.repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"{type(value).__name__} too long to be written"
+
+
+def plain(name: str, value: Any) -> Array:
+    """Return ``value`` as a plain NumPy array, of any kind of entries.
+
+    Raises:
+        ValueError: rows of several lengths, or a masked array that hides entries.
+    """
+    if isinstance(value, np.ndarray) and type(value) is not np.ndarray and np.ma.is_masked(value):
+        raise ValueError(f"{name} = {shown(value)} is a masked array with hidden entries, every entry must be given")
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name} = {shown(value)}, must be an array: rows of one length") from None
 
 
 def array(name: str, value: Any, ndim: int | None = None, shape: tuple[int | None, ...] | None = None) -> Array:
@@ -25,16 +56,19 @@ def array(name: str, value: Any, ndim: int | None = None, shape: tuple[int | Non
         TypeError: not real numbers.
         ValueError: wrong shape, an empty axis, NaN or infinity.
     """
-    a = np.asarray(value)
+    a = plain(name, value)
     if a.dtype.kind in "iu":
         a = a.astype(np.float64)
     if a.dtype.kind != "f" and a.dtype.name != "bfloat16":
-        raise TypeError(f"{name} has dtype {a.dtype}, must hold real floating-point numbers")
+        raise TypeError(f"{name} has dtype {a.dtype}, must hold real floating-point numbers, is {shown(value)}")
     if not a.dtype.isnative:
         a = a.astype(a.dtype.newbyteorder("="))
     _shape(name, a, ndim, shape)
-    if not np.isfinite(a.astype(np.float64, copy=False)).all():
-        raise ValueError(f"{name} holds NaN or infinity, every entry must be finite")
+    finite = np.isfinite(a.astype(np.float64, copy=False))
+    if not finite.all():
+        at = tuple(int(n) for n in np.argwhere(~finite)[0])
+        first = f"{name}{list(at) if at else ''} = {a[at]}"
+        raise ValueError(f"{name} holds NaN or infinity, first {first}; every entry must be finite")
     return a
 
 
@@ -61,13 +95,30 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
         ValueError: out of range.
     """
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} = {value!r}, must be an integer")
+        raise TypeError(f"{name} = {shown(value)}, must be an integer")
     try:
         n = operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} = {value!r}, must be an integer") from None
+        raise TypeError(f"{name} = {shown(value)}, must be an integer") from None
     if n < low or (high is not None and n > high):
-        raise ValueError(f"{name} = {n}, must be " + (f"at least {low}" if high is None else f"in {low}..{high}"))
+        rule = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} = {shown(n)}, must be {rule}")
+    return n
+
+
+def dimension(value: Any) -> int:
+    """Return d as an int of at least 1 whose positions are int32 (see `integer`)."""
+    return _bounded("d", integer("d", value, 1), LARGEST_D)
+
+
+def window_size(value: Any) -> int:
+    """Return m as an int of at least 1, no more rows than a window can have (see `integer`)."""
+    return _bounded("m", integer("m", value, 1), LARGEST_M)
+
+
+def _bounded(name: str, n: int, high: int) -> int:
+    if n > high:
+        raise ValueError(f"{name} = {shown(n)}, must be at most {high}")
     return n
 
 
@@ -79,11 +130,11 @@ def number(name: str, value: Any, low: float = -np.inf, above: bool = False) -> 
         ValueError: not finite, or too small.
     """
     if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)):
-        raise TypeError(f"{name} = {value!r}, must be a real number")
+        raise TypeError(f"{name} = {shown(value)}, must be a real number")
     try:
         x = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} = {value!r}, must be a real number") from None
+        raise TypeError(f"{name} = {shown(value)}, must be a real number") from None
     if not np.isfinite(x):
         raise ValueError(f"{name} = {x}, must be finite")
     if x < low or (above and x == low):
@@ -158,7 +209,7 @@ def check_rows(
     >>> check_rows([[0, 1, 4]], [[5.0, 6.0, 7.0]], 5, 4, 0.5)[2:]
     (4, 2)
     """
-    rows = np.asarray(indices)
+    rows = plain("indices", indices)
     if rows.dtype.kind not in "iu":
         raise TypeError(f"indices has dtype {rows.dtype}, must hold integers")
     _shape("indices", rows, 2, None)

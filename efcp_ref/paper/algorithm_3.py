@@ -90,7 +90,7 @@ def lcg(indices: Any, values: Any, c: Any, d: int, block_size: int | None = None
     >>> lcg([[0, 1, 4], [0, 3, 4]], [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], [1.0, 10.0], 5, 4, 0.5)
     array([41.,  2.,  0., 50., 63.])
     """
-    d = check.integer("d", d, 1)
+    d = check.dimension(d)
     indices, values, B_d, B_k = check.check_rows(indices, values, d, block_size, density)
     c = check.array("c", c, shape=(len(indices),))
     omega = lcg_kernel(indices, values, c, d, B_d, B_k, T=threads_for(B_d))

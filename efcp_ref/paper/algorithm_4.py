@@ -161,7 +161,7 @@ def sparse_ggt_direction(
     >>> sparse_ggt_direction([[0], [2]], [[3.0], [4.0]], 3, [1.0, 1.0, 1.0], 0.1).u.round(4)  # 1/3.1, 1/.1, 1/4.1
     array([ 0.3226, 10.    ,  0.2439])
     """
-    d = check.integer("d", d, 1)
+    d = check.dimension(d)
     x = check.array("x", x, shape=(d,))
     indices, values, _, _ = check.check_rows(indices, values, d, block_size, density)
     eps, cutoff, _ = _numbers(eps, cutoff, 0.0)
@@ -226,7 +226,7 @@ def initial_state(d: int, m: int, k: int) -> SparseGGTState:
     >>> initial_state(d=5, m=2, k=3).C
     array([0, 0, 0, 1, 1, 1])
     """
-    d, m = check.integer("d", d, 1), check.integer("m", m, 1)
+    d, m = check.dimension(d), check.window_size(m)
     k = check.integer("k", k, 1, d)
     V, R, i, GtG = np.zeros(m * k), np.zeros(m * k, np.int32), 0, np.zeros((m, m))  # 4:1
     C = gradient_numbers(m, k)  # (m k,)                                     # 4:2
@@ -243,7 +243,7 @@ def restored_state(indices: Any, values: Any, d: int, i: int, t: int) -> SparseG
     array([[9., 0.],
            [0., 0.]])
     """
-    d = check.integer("d", d, 1)
+    d = check.dimension(d)
     indices, values, _, _ = check.check_rows(indices, values, d)
     m, k = indices.shape
     i, t = check.integer("i", i, 0, m - 1), check.integer("t", t, 0)
@@ -301,7 +301,8 @@ def sparse_gradient(state: SparseGGTState, indices: Any, values: Any) -> Array:
     >>> sparse_gradient(initial_state(d=3, m=2, k=2), [2, 0], [5.0, 6.0])
     array([6., 0., 5.])
     """
-    rows, entries, _, _ = check.check_rows(np.asarray(indices)[None], np.asarray(values)[None], state.d)
+    indices, values = check.plain("indices", indices), check.plain("values", values)
+    rows, entries, _, _ = check.check_rows(indices[None], values[None], state.d)
     if rows.shape[1] != state.k:
         raise ValueError(f"indices has shape {rows.shape[1:]}, must have shape ({state.k},)")
     x = np.zeros(state.d)

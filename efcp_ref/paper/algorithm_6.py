@@ -127,7 +127,7 @@ def initial_state(shapes: Sequence[Sequence[int]], m: int, rank: int, Q0: Sequen
     [(2, 4, 3), (2, 5, 1)]
     """
     layers = _shapes(shapes)
-    m, rank = check.integer("m", m, 1), check.integer("rank", rank, 1)
+    m, rank = check.window_size(m), check.integer("rank", rank, 1)
     starts = _starts(layers, rank, Q0)
     sizes = [(shape[0], *start.shape) for shape, start in zip(layers, starts, strict=True)]  # p1, p2*...*ps, rho
     G = tuple(Factors(np.zeros((m, p1, rho)), np.zeros((m, p2s, rho))) for p1, p2s, rho in sizes)  # 6:2
@@ -140,6 +140,8 @@ def _shapes(shapes: Any) -> Shapes:
     layers = tuple(tuple(check.integer("shapes", p, 1) for p in shape) for shape in shapes)
     if not layers or () in layers:
         raise ValueError(f"shapes = {shapes!r}, must hold at least one shape, of at least one dimension each")
+    if sum(map(prod, layers)) > check.LARGEST_D:
+        raise ValueError(f"shapes = {check.shown(shapes)}, must hold at most {check.LARGEST_D} entries in all")
     return layers
 
 

@@ -141,7 +141,7 @@ def _like(name: str, new: Any, old: Any) -> Any:
     if isinstance(old, (int, np.integer)):
         return check.integer(name, new, 0)
     if old.dtype.kind in "iu":
-        indices = np.asarray(new)
+        indices = check.plain(name, new)
         if indices.dtype.kind not in "iu" or indices.shape != old.shape:
             found = f"dtype {indices.dtype} and shape {indices.shape}"
             raise ValueError(f"{name} has {found}, must hold integers in shape {old.shape}")
@@ -162,7 +162,7 @@ class topk_sgd(_Optimizer):
     """
 
     def __init__(self, d: int, k: int) -> None:
-        d, k = check.integer("d", d, 1), check.integer("k", k, 0, d)
+        d, k = check.dimension(d), check.integer("k", k, 0, d)
         self._state = OptimizerState(0, np.zeros(d), None)
         self._step = partial(topk_sgd_step, k=k)
 
@@ -200,7 +200,7 @@ class dense_mfac(_Optimizer):
     """
 
     def __init__(self, d: int, m: int, lam: float, normalise: str = "window") -> None:
-        d, m = check.integer("d", d, 1), check.integer("m", m, 1)
+        d, m = check.dimension(d), check.window_size(m)
         A = MFAC(DenseWindow.empty(d, m), np.zeros((m, m)))
         self._state = OptimizerState(0, np.zeros(d), A)
         precondition = partial(mfac, lam=check.positive("lam", lam), normalise=_normalise(normalise))
@@ -411,7 +411,7 @@ class adagrad_ef(_Optimizer):
     """
 
     def __init__(self, d: int, k: int, eps: float = 0.0) -> None:
-        d = check.integer("d", d, 1)
+        d = check.dimension(d)
         self._state = OptimizerState(0, np.zeros(d), np.zeros(d))
         self._step = partial(adagrad, k=check.integer("k", k, 0, d), eps=check.number("eps", eps, 0.0))
 
@@ -446,7 +446,7 @@ class ef_signsgd(_Optimizer):
     """
 
     def __init__(self, d: int, gamma: float, per_tensor: Sequence[int] | None = None) -> None:
-        e = np.zeros(check.integer("d", d, 1))
+        e = np.zeros(check.dimension(d))
         mean_magnitude(e, per_tensor)  # raises where the sizes do not sum to d
         self._state = OptimizerState(0, e, None)
         self._step = partial(sign_sgd, gamma=check.positive("gamma", gamma), per_tensor=per_tensor)

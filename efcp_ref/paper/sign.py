@@ -131,7 +131,7 @@ def start(d: int) -> State:
     >>> start(2)
     State(t=0, m=array([0., 0.]), e=array([0., 0.]))
     """
-    d = check.integer("d", d, 1)
+    d = check.dimension(d)
     return State(0, np.zeros(d), np.zeros(d))
 
 

@@ -104,7 +104,7 @@ class DenseWindow:
     @classmethod
     def empty(cls, d: int, m: int) -> DenseWindow:
         """Return m empty rows of d zeros; 8 m d bytes."""
-        return cls(np.zeros((check.integer("m", m, 1), check.integer("d", d, 1))))
+        return cls(np.zeros((check.window_size(m), check.dimension(d))))
 
     def insert(self, c: Dense) -> DenseWindow:
         """Return the window in which the oldest row is ``c`` (R1); O(m d) bytes copied."""
@@ -151,7 +151,7 @@ class SparseWindow:
         dtype: str = "float64", index: str = "absolute",
     ) -> SparseWindow:
         """Return m empty rows: values 0 at the first ceil(density * size) positions of every block."""
-        d, m = check.integer("d", d, 1), check.integer("m", m, 1)
+        d, m = check.dimension(d), check.window_size(m)
         block_size, share, blocks = layout(d, block_size, density)
         check.choice("index", index, INDEX_STORAGE)
         if index == "uint16" and block_size > 2**16:

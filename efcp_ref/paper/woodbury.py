@@ -227,7 +227,7 @@ def sparse_mfac_direction(
     >>> sparse_mfac_direction([[0], [2]], [[1.0], [2.0]], 3, 0.5, [1.0, 1.0, 1.0]).u.round(4)  # 1, 2, 2/5
     array([1. , 2. , 0.4])
     """
-    d = check.integer("d", d, 1)
+    d = check.dimension(d)
     lam, x = check.positive("lam", lam), check.array("x", x, shape=(d,))
     v = x.astype(np.float64)
     h = sp(indices, values, v, block_size, density)  # (m,)

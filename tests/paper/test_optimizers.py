@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import efcp_ref
 from efcp_ref.paper.optimizers import (
     adagrad_ef,
     decoupled_update,
@@ -266,3 +267,42 @@ def test_R14_what_top_k_sgd_returns_is_what_it_sent(dtype):
     optimizer, G = topk_sgd(d=D, k=2), gradients(9).astype(dtype)
     moved = sum(optimizer.step(g).astype(np.float64) for g in G)
     assert np.allclose(moved + optimizer.state()["xi"], G.astype(np.float64).sum(axis=0), atol=1e-14)
+
+
+MFAC, GGT = {"m": 1, "lam": 1.0}, {"m": 1, "eps": 1.0, "cutoff": 0.0}
+LAYERS = {"shapes": [(2, 2)], "lam": 1.0, "rank": 1, "Q0": [np.ones((2, 1))]}
+SIZED = {
+    "topk_sgd": {"k": 1}, "dense_mfac": MFAC, "sparse_mfac": MFAC, "dense_ggt": GGT, "sparse_ggt": {**GGT, "k": 1},
+    "adagrad_ef": {"k": 1}, "ef_signsgd": {"gamma": 1.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_a_dimension_beyond_the_contract_is_refused_at_once(name):
+    with pytest.raises(ValueError, match="d = 1000000000.*, must be at most 2147483647"):
+        getattr(efcp_ref, name)(d=10**30, **SIZED[name])
+
+
+@pytest.mark.parametrize("name", ["dense_mfac", "sparse_mfac", "dense_ggt", "sparse_ggt"])
+def test_a_window_beyond_what_can_be_counted_is_refused_at_once(name):
+    with pytest.raises(ValueError, match="m = 1000000000.*, must be at most 268435456"):
+        getattr(efcp_ref, name)(d=2, **{**SIZED[name], "m": 10**30})
+
+
+def test_layers_beyond_what_can_be_counted_are_refused_at_once():
+    with pytest.raises(ValueError, match="m = 1000000000.*, must be at most 268435456"):
+        efcp_ref.low_rank_mfac(**LAYERS, m=10**30)
+    with pytest.raises(ValueError, match="must hold at most 2147483647 entries in all"):
+        efcp_ref.low_rank_mfac(**{**LAYERS, "shapes": [(2, 10**30)]}, m=1)
+
+
+def test_lcg_of_a_dimension_beyond_the_contract_is_refused_at_once():
+    with pytest.raises(ValueError, match="d = 1000000000.*, must be at most 2147483647"):
+        efcp_ref.lcg([[0]], [[1.0]], [1.0], 10**30)
+
+
+def test_a_masked_state_is_refused():
+    optimizer = efcp_ref.sparse_ggt(d=2, k=1, **GGT)
+    state = optimizer.state()
+    with pytest.raises(ValueError, match="indices = .* is a masked array with hidden entries"):
+        optimizer.load({**state, "indices": np.ma.array(state["indices"], mask=True)})

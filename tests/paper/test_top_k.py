@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper.top_k import block_top_k, kept, largest, layout, row_length, scaled_top_k, top_k
 
+MASKED = np.ma.array([1.0, 5.0], mask=[False, True])
 vectors = hnp.arrays(np.float64, st.integers(1, 12), elements=st.integers(-3, 3).map(float))
 
 
@@ -118,13 +119,27 @@ def test_scaled_top_k_in_the_identity_basis_is_top_k():
     assert np.array_equal(scaled_top_k(v, np.eye(3), 1), [0.0, -5.0, 0.0])
 
 
+def test_a_masked_array_that_hides_nothing_is_an_array():
+    assert top_k(np.ma.array([1.0, 5.0]), 1).indices.tolist() == [1]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
         (lambda: top_k(np.zeros((2, 2)), 1), ValueError, "a has shape (2, 2)"),
         (lambda: top_k(np.zeros(0), 0), ValueError, "no axis may be empty"),
         (lambda: top_k(np.array([1.0, np.nan]), 1), ValueError, "a holds NaN"),
-        (lambda: top_k(np.array([1.0, np.inf]), 1), ValueError, "a holds NaN or infinity"),
+        (lambda: top_k(np.array([1.0, np.inf]), 1), ValueError, "a holds NaN or infinity, first a[1] = inf;"),
+        (lambda: check.array("x", np.nan), ValueError, "x holds NaN or infinity, first x = nan;"),
+        (lambda: top_k(None, 1), TypeError, "a has dtype object, must hold real floating-point numbers, is None"),
+        (lambda: top_k("abc" * 99, 1), TypeError, "is 'abcabc"),
+        (lambda: top_k([[1], [1, 2]], 1), ValueError, "a = [[1], [1, 2]], must be an array: rows of one length"),
+        (lambda: top_k(MASKED, 1), ValueError, "is a masked array with hidden entries"),
+        (lambda: check.check_rows([[0], [0, 1]], [[1.0]], 2), ValueError, "indices = [[0], [0, 1]], must be an array"),
+        (lambda: check.dimension(2**31), ValueError, "d = 2147483648, must be at most 2147483647"),
+        (lambda: check.dimension(10**5000), ValueError, "d = int too long to be written, must be at most 2147483647"),
+        (lambda: check.window_size(10**30), ValueError, f"m = {10**30}, must be at most 268435456"),
+        (lambda: check.window_size(0), ValueError, "m = 0, must be at least 1"),
         (lambda: top_k(np.array(["x"]), 1), TypeError, "a has dtype <U1"),
         (lambda: top_k(np.array([1j]), 1), TypeError, "a has dtype complex128"),
         (lambda: top_k(np.array([True]), 1), TypeError, "a has dtype bool"),

@@ -38,7 +38,7 @@ class FirstOrder(Optimizer):
 
     def _start(self, d: int, dtype: str, needed: int, **parameters: Any) -> None:
         """Allocate; ``needed``: vectors that live at the height of a step."""
-        self._d = check.integer("d", d, 1)
+        self._d = check.dimension(d)
         self._kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
         parts = {"vectors": needed * self._d * self._kind.itemsize}
         self._allocate({"d": self._d, **parameters, "dtype": dtype}, parts)
@@ -83,7 +83,7 @@ class topk_sgd(FirstOrder):
     _names = ("xi",)
 
     def __init__(self, d: int, k: int, dtype: str = "float64") -> None:
-        self._layout = Layout.of(d, k=check.integer("k", k, 0, check.integer("d", d, 1)))
+        self._layout = Layout.of(d, k=check.integer("k", k, 0, check.dimension(d)))
         self._start(d, dtype, 5, k=self._layout.K)
 
     def _next(self, state: Vectors, g: Any) -> tuple[Array, Vectors]:
@@ -111,7 +111,7 @@ class adagrad_ef(FirstOrder):
     _names = ("xi", "G")
 
     def __init__(self, d: int, k: int, dtype: str = "float64") -> None:
-        self._layout = Layout.of(d, k=check.integer("k", k, 0, check.integer("d", d, 1)))
+        self._layout = Layout.of(d, k=check.integer("k", k, 0, check.dimension(d)))
         self._start(d, dtype, 7, k=self._layout.K)
 
     def _next(self, state: Vectors, g: Any) -> tuple[Array, Vectors]:

@@ -88,7 +88,7 @@ class dense_ggt(GGT):
     """
 
     def __init__(self, d: int, m: int, eps: float, cutoff: float, dtype: str = "float64") -> None:
-        d, self._m = check.integer("d", d, 1), check.integer("m", m, 1)
+        d, self._m = check.dimension(d), check.window_size(m)
         self._eps, self._cutoff = check.positive("eps", eps), check.number("cutoff", cutoff, 0.0)
         kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
         parts = {"G": kind.itemsize * (self._m + 1) * d, "u": 2 * kind.itemsize * d, **_squares(self._m)}
@@ -143,7 +143,7 @@ class sparse_ggt(GGT):
     """
 
     def __init__(self, d: int, m: int, eps: float, cutoff: float, k: int, dtype: str = "float64") -> None:
-        d, self._m = check.integer("d", d, 1), check.integer("m", m, 1)
+        d, self._m = check.dimension(d), check.window_size(m)
         self._eps, self._cutoff = check.positive("eps", eps), check.number("cutoff", cutoff, 0.0)
         layout, (stored, self._kind) = Layout.of(d, k=check.integer("k", k, 1, d)), storage.chosen(dtype)
         vector, row = self._kind.itemsize * d, 2 * layout.K * (layout.index.itemsize + stored.itemsize)

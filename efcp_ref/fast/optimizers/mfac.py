@@ -129,7 +129,7 @@ class dense_mfac(MFAC):
     """
 
     def __init__(self, d: int, m: int, lam: float, dtype: str = "float64") -> None:
-        d, self._m = check.integer("d", d, 1), check.integer("m", m, 1)
+        d, self._m = check.dimension(d), check.window_size(m)
         self._kind = kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
         self._lam = check.positive("lam", lam)
         parts = {"G": kind.itemsize * (self._m + 1) * d, "u": 2 * kind.itemsize * d, **_squares(self._m)}
@@ -194,7 +194,7 @@ class sparse_mfac(MFAC):
         self, d: int, m: int, lam: float, block_size: int | None = None, density: Any = 0.01, dtype: str = "float64"
     ) -> None:
         needs = self.needs(d, m, block_size, density, dtype)
-        layout, self._m = Layout.of(d, block_size, density), check.integer("m", m, 1)
+        layout, self._m = Layout.of(d, block_size, density), check.window_size(m)
         self._lam, (stored, self._kind) = check.positive("lam", lam), storage.chosen(dtype)
         self._said = (layout.d, block_size, check.share("density", density))
         parameters = {"d": layout.d, "m": self._m, "lam": self._lam, "block_size": layout.B_d, "density": self._said[2]}
@@ -213,7 +213,7 @@ class sparse_mfac(MFAC):
         >>> sum(needs.values()) / 1e9
         5.8...
         """
-        layout, m, (stored, kind) = Layout.of(d, block_size, density), check.integer("m", m, 1), storage.chosen(dtype)
+        layout, m, (stored, kind) = Layout.of(d, block_size, density), check.window_size(m), storage.chosen(dtype)
         vector, row = kind.itemsize * layout.d, 2 * layout.K * (layout.index.itemsize + stored.itemsize)
         step = {"xi of the step": vector, "u": vector, "row of the step": row}
         return {**Window.bytes(layout, m + 1, stored), "xi": vector, **_squares(m), **step}
@@ -280,7 +280,7 @@ class low_rank_mfac(MFAC):
     def __init__(
         self, shapes: Sequence[Sequence[int]], m: int, lam: float, rank: int, Q0: Sequence[Any], dtype: str = "float64"
     ) -> None:
-        layers, self._m = algorithm_6._shapes(shapes), check.integer("m", m, 1)
+        layers, self._m = algorithm_6._shapes(shapes), check.window_size(m)
         rank, self._lam = check.integer("rank", rank, 1), check.positive("lam", lam)
         starts = algorithm_6._starts(layers, rank, Q0)
         self._kind = np.dtype(check.choice("dtype", dtype, ("float64", "float32")))
