@@ -27,13 +27,13 @@ def exercise(id: str) -> Exercise:
     """Return one exercise.
 
     Raises:
-        KeyError: there is none.
+        ValueError: there is none.
 
     >>> exercise("1:6").operation
     'top_k'
     """
     if id not in EXERCISES:
-        raise KeyError(f"no exercise {id!r}, choose from {', '.join(ids())}")
+        raise ValueError(f"no exercise {id!r}, choose from {', '.join(ids())}")
     return EXERCISES[id]
 
 

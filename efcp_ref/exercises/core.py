@@ -370,7 +370,7 @@ def check(id: str, function: Callable[..., Any], *, seconds: float = 5.0) -> Ans
         and the smallest input found that shows it.
 
     Raises:
-        KeyError: no such exercise.
+        ValueError: no such exercise.
         TypeError: function cannot be called.
 
     Cost: a few tenths of a second; more where a call is slow.

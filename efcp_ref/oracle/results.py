@@ -165,7 +165,7 @@ def _bare(value: Any) -> bool:
     """Whether these are Python numbers, which have no precision of their own."""
     while isinstance(value, (list, tuple)) and value:
         value = value[0]
-    return type(value) in (int, float)
+    return type(value) in (int, float, list, tuple)  # a list only where it is empty
 
 
 CASTS = {"float": "iuf", "state": "f", "index": ""}  # kinds of Python number that take the precision of the case
@@ -179,7 +179,9 @@ def as_array(name: str, value: Any, dtype: str, kind: str = "float") -> np.ndarr
     """
     try:
         a = to_numpy(value)
-        a = a.astype(dtype) if a.dtype.kind in CASTS[kind] and _bare(value) else a
+        if _bare(value):
+            a = a.astype(dtype) if a.dtype.kind in CASTS[kind] else a
+            a = a.astype(np.int64) if kind == "index" and not a.size else a  # NumPy reads an empty list as floats
     except Exception as why:
         raise ResultShape(f"{name} is {describe(value)} and cannot be read as an array ({why})") from None
     if a.dtype.kind not in "biufc" and not a.dtype.name.startswith(("bfloat16", "float8", "float6", "float4")):

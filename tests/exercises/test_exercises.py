@@ -163,9 +163,23 @@ def test_an_answer_shows_what_the_function_is_given_and_no_more():
     assert list(answer.arguments) == ["indices", "values", "g"]
 
 
+def test_python_lists_are_right_answers_also_where_they_are_empty():
+    def kept(a, k, size):
+        indices = sorted(range(len(a)), key=lambda i: size(a[i]))[:k]
+        return indices, [a[i] for i in indices]
+
+    assert check("1:6", lambda a, k: kept(a, k, lambda x: -abs(x)))
+    wrong = check("1:6", lambda a, k: kept(a, k, lambda x: -x))
+    assert (bool(wrong), wrong.line, wrong.variable) == (False, "1:6", "indices")
+    assert wrong.arguments["k"] > 0
+    assert "dtype" not in wrong.reason
+
+
 def test_bad_use_is_told():
-    with pytest.raises(KeyError, match="no exercise '1:99'"):
+    with pytest.raises(ValueError, match="no exercise '1:99'"):
         check("1:99", len)
+    with pytest.raises(ValueError, match="no exercise '1:99', choose from 1:6"):
+        hint("1:99")
     with pytest.raises(TypeError, match="function has type int"):
         check("1:6", 3)
 
