@@ -38,6 +38,7 @@ KINDS = (b"HEAD", b"STEP", b"DONE")
 JSON_LARGEST = 1 << 20
 STEPS = 10_000_000
 STATES = 1 << 30  # bytes of one state
+LARGEST = 1 << 31  # of d, m, k, rank, block_size
 CHANGED = 4  # an array is written whole where more than one entry in this many changed
 Arrays = dict[str, np.ndarray]
 
@@ -135,7 +136,7 @@ class Dump:
 
     Raises:
         FileExistsError: the file exists. UsageError: no such optimizer, or a wrong declaration.
-        TypeError: a parameter is missing, unknown or no number.
+        TypeError: a parameter is missing, unknown or no number. ValueError: it is out of range.
 
     >>> import os, tempfile
     >>> name = os.path.join(tempfile.mkdtemp(), "run.efcp")
@@ -153,6 +154,10 @@ class Dump:
         declared(dict(declares or {}))
         packer, self.steps, self._before = _Packer(), 0, Arrays()
         given = {name: _parameter(name, value, packer) for name, value in parameters.items()}
+        unpacker = _Unpacker(b"".join(packer.data))
+        seen = {name: _value(value, unpacker) for name, value in given.items()}  # as a reader will see them
+        in_range(seen)
+        self._d, self._names = dimension(seen), _state_names(optimizer, seen)
         body = {"format": FORMAT, "version": VERSION, "optimizer": optimizer, "parameters": given,
                 "declares": json.loads(json.dumps(dict(declares or {})))}  # fmt: skip
         self.path = Path(path)
@@ -163,20 +168,31 @@ class Dump:
         """Write one step: the gradient, what ``step(g)`` returned, and the state after it.
 
         Raises:
-            TypeError: something is no array of numbers. ValueError: the dump is closed. OSError: the disk is full.
+            TypeError: something is no array of numbers, or g does not hold floats. OSError: the disk is full.
+            ValueError: g is no vector of d entries, the state has an unknown name, or the dump is closed.
         """
         if self._file is None:
             raise ValueError("the dump is closed")
         if state is not None and not isinstance(state, Mapping):
             raise TypeError(f"state is {describe(state)}, must be a mapping of arrays")
+        if unknown := sorted(map(str, set(state or ()) - set(self._names))):
+            raise ValueError(f"state has {', '.join(unknown)}, its names must be of {', '.join(self._names)}")
         packer = _Packer()
-        body: dict[str, Any] = {"g": packer.add(_array("g", g)), "u": packer.add(_array("u", u))}
+        body: dict[str, Any] = {"g": packer.add(self._gradient(g)), "u": packer.add(_array("u", u))}
         if state is not None:
             arrays = {str(n): _array(f"state {n!r}", v) for n, v in state.items() if v is not None}
             body["state"] = {name: self._entry(name, a, packer) for name, a in arrays.items()}
             self._before = arrays
         self._write(packer.frame(b"STEP", body))
         self.steps += 1
+
+    def _gradient(self, g: Any) -> np.ndarray:
+        a = _array("g", g)
+        if a.dtype.kind not in "fV":
+            raise TypeError(f"g has dtype {a.dtype}, must hold floating-point numbers")
+        if a.shape != (self._d,):
+            raise ValueError(f"g has shape {a.shape}, must have shape ({self._d},)")
+        return a
 
     def _entry(self, name: str, a: np.ndarray, packer: _Packer) -> dict[str, Any]:
         at = _difference(self._before.get(name), a)
@@ -218,6 +234,44 @@ def _known(optimizer: str, parameters: Mapping[str, Any]) -> None:
     if unknown or missing:
         words = [f"has no {', '.join(unknown)}"] * bool(unknown) + [f"needs {', '.join(missing)}"] * bool(missing)
         raise TypeError(f"{optimizer} {' and '.join(words)}: its parameters are {', '.join(names)}")
+
+
+def in_range(parameters: Mapping[str, Any]) -> None:
+    """Check that every parameter, as it is read, is in its range.
+
+    Raises:
+        Hostile: one is not; the message names it.
+    """
+    for name, value in parameters.items():
+        if name in ("d", "m", "k", "rank", "block_size"):
+            rule, right = f"an integer in 1..{LARGEST}", type(value) is int and 1 <= value <= LARGEST
+        elif name == "shapes":
+            lists = isinstance(value, list) and bool(value) and all(isinstance(s, list) and s for s in value)
+            whole = lists and all(type(n) is int and 1 <= n <= LARGEST for s in value for n in s)
+            rule, right = "lists of integers", whole
+        elif name == "Q0":
+            rule, right = "matrices", isinstance(value, list) and all(np.ndim(q) == 2 for q in value)
+        else:
+            low = 0 if name == "cutoff" else 5e-324
+            high = 1 if name in ("density", "cutoff") else 1e300
+            rule = f"a number in {'[' if name == 'cutoff' else '('}0, {high:g}]"
+            right = isinstance(value, (int, float)) and low <= value <= high
+        if not right:
+            raise Hostile(f"parameter {name} is {str(value)[:40]}, must be {rule}")
+
+
+def dimension(parameters: Mapping[str, Any]) -> int:
+    """Return d, of parameters that are in range."""
+    return int(parameters["d"]) if "d" in parameters else sum(prod(map(int, s)) for s in parameters["shapes"])
+
+
+def _state_names(optimizer: str, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """The contract's names of the state; ``P0..`` stands for one per layer."""
+    names: list[str] = []
+    for name in OPTIMIZERS[optimizer].state:
+        layers = range(len(parameters.get("shapes", ())))
+        names += [f"{name[0]}{l}" for l in layers] if name.endswith("..") else [name]
+    return tuple(names)
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -373,5 +427,3 @@ def _after(name: str, value: Any, before: Arrays, unpacker: _Unpacker) -> np.nda
     new = old.copy()
     new.reshape(-1)[at] = to
     return new
-
-

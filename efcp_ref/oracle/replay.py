@@ -24,10 +24,9 @@ from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, Check, u
 from efcp_ref.oracle.criteria import replay as steps
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.oracle.criteria.replay.run import Run
-from efcp_ref.oracle.dump import Arrays, Reader, Step
+from efcp_ref.oracle.dump import Arrays, Reader, Step, dimension, in_range
 from efcp_ref.oracle.hostile import Hostile
 
-LARGEST = 1 << 31  # of d, m, k, rank, block_size
 HELD = 1 << 30  # bytes of gradients and directions of a run without states
 LISTED = 1000  # failing steps that are listed
 NO_GRADIENT = "the gradient holds NaN or infinity"
@@ -184,7 +183,7 @@ def replay(
         Hostile: it is no dump, or its head breaks a rule. A step that cannot be read ends the replay: ``damage``.
     """
     began, reader = time.monotonic(), Reader(path)
-    _sane(reader)
+    in_range(reader.parameters)
     found = Replay(str(path), reader.optimizer, reader.parameters)
     try:
         with certify.certifying(certified):
@@ -263,40 +262,11 @@ def _checked(reader: Reader) -> Iterator[Step]:
     Raises:
         Hostile: they are not.
     """
-    d = _dimension(reader)
+    d = dimension(reader.parameters)
     for step in reader.steps():
         if step.g.shape != (d,) or step.g.dtype.kind not in "fV":
             raise Hostile(f"step {step.t}: g has shape {step.g.shape} and dtype {step.g.dtype}, must be ({d},)")
         yield step
-
-
-def _dimension(reader: Reader) -> int:
-    p = reader.parameters
-    return int(p["d"]) if "d" in p else sum(math.prod(map(int, s)) for s in p["shapes"])
-
-
-def _sane(reader: Reader) -> None:
-    """Every parameter is in its range.
-
-    Raises:
-        Hostile: one is not; the message names it.
-    """
-    for name, value in reader.parameters.items():
-        if name in ("d", "m", "k", "rank", "block_size"):
-            rule, right = f"an integer in 1..{LARGEST}", type(value) is int and 1 <= value <= LARGEST
-        elif name == "shapes":
-            lists = isinstance(value, list) and bool(value) and all(isinstance(s, list) and s for s in value)
-            whole = lists and all(type(n) is int and 1 <= n <= LARGEST for s in value for n in s)
-            rule, right = "lists of integers", whole
-        elif name == "Q0":
-            rule, right = "matrices", isinstance(value, list) and all(np.ndim(q) == 2 for q in value)
-        else:
-            low = 0 if name == "cutoff" else 5e-324
-            high = 1 if name in ("density", "cutoff") else 1e300
-            rule = f"a number in {'[' if name == 'cutoff' else '('}0, {high:g}]"
-            right = isinstance(value, (int, float)) and low <= value <= high
-        if not right:
-            raise Hostile(f"parameter {name} is {str(value)[:40]}, must be {rule}")
 
 
 # --- which mistake ------------------------------------------------------------------------------------------------
@@ -379,7 +349,7 @@ def free_run(path: str | Path, most: int | None = None) -> FreeRun:
     import efcp_ref
 
     reader = Reader(path)
-    _sane(reader)
+    in_range(reader.parameters)
     it, name = getattr(efcp_ref, reader.optimizer)(**reader.parameters), "xi"
     t, far, left = [], [], []
     for step in _checked(reader):

@@ -87,13 +87,14 @@ def test_only_what_changed_is_written(tmp_path):
     size = {"d": 4000, "m": 50, "lam": 0.1, "block_size": 4000, "density": 0.25}
     rows = {"indices": np.tile(np.arange(1000, dtype=np.int32), (50, 1)), "values": np.zeros((50, 1000))}
     state = {"t": 1, "row": 0, "xi": np.zeros(10), "S": np.zeros((50, 50)), **rows}
+    g = np.zeros(4000)
     with Dump(tmp_path / "r", "sparse_mfac", **size) as dump:
-        dump.step(np.zeros(10), np.zeros(10), state)
+        dump.step(g, np.zeros(10), state)
         first = (tmp_path / "r").stat().st_size
         state["values"][7] = 1.0
-        dump.step(np.zeros(10), np.zeros(10), state)
+        dump.step(g, np.zeros(10), state)
         second = (tmp_path / "r").stat().st_size - first
-    assert second < 1000 * 12 + 3000 < first / 40
+    assert second < g.nbytes + 1000 * 12 + 3000 < first / 10
     assert list(Reader(tmp_path / "r").steps())[1].state["values"][7].all()
 
 
@@ -127,6 +128,9 @@ def test_torch_tensors_and_bfloat16_are_taken(tmp_path):
         ({"window": 3}, TypeError, "has no window"),
         ({"lam": "1e-3"}, TypeError, "lam is '1e-3'"),
         ({"declares": {"SOLVER": "qr"}}, UsageError, "SOLVER = 'qr'"),
+        ({"m": 0}, ValueError, "parameter m is 0, must be an integer in 1"),
+        ({"d": 10**30}, ValueError, "parameter d is 1000"), ({"lam": -1.0}, ValueError, "parameter lam is -1.0"),
+        ({"density": 1.5}, ValueError, r"density is 1.5, must be a number in \(0, 1\]"),
     ],
 )
 def test_wrong_use_is_said_before_a_file_is_made(how, error, words, tmp_path):
@@ -135,6 +139,32 @@ def test_wrong_use_is_said_before_a_file_is_made(how, error, words, tmp_path):
     assert not (tmp_path / "r").exists()
     with pytest.raises(TypeError, match=r"topk_sgd needs k: its parameters are d, k"):
         Dump(tmp_path / "r", "topk_sgd", d=3)
+
+
+def test_parameters_are_checked_as_a_replay_will_read_them(tmp_path):
+    for name, value in (("Q0", [np.ones(3)]), ("shapes", [(0, 3)])):
+        with pytest.raises(ValueError, match=f"parameter {name}"):
+            Dump(tmp_path / "r", "low_rank_mfac", **{**SIZES["low_rank_mfac"], name: value})
+    with pytest.raises(ValueError, match="parameter k is -1"):
+        Dump(tmp_path / "r", "topk_sgd", d=3, k=-1)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("g", "state", "error", "words"),
+    [
+        (np.zeros(3), {}, ValueError, r"g has shape \(3,\), must have shape \(4,\)"),
+        (np.zeros((4, 1)), {}, ValueError, r"g has shape \(4, 1\)"),
+        (np.zeros(4, int), {}, TypeError, "g has dtype int64, must hold floating-point numbers"),
+        (np.zeros(4), {"t": 1, "x": np.zeros(4)}, ValueError, "state has x, its names must be of t, xi"),
+    ],
+)
+def test_a_step_that_no_replay_takes_is_not_written(g, state, error, words, tmp_path):
+    with Dump(tmp_path / "r", "topk_sgd", d=4, k=1) as dump:
+        size = (tmp_path / "r").stat().st_size
+        with pytest.raises(error, match=words):
+            dump.step(g, np.zeros(4), state)
+        assert ((tmp_path / "r").stat().st_size, dump.steps) == (size, 0)
 
 
 def test_a_file_that_exists_is_replaced_only_when_asked(run):
@@ -397,9 +427,10 @@ def test_nan_and_wrong_shapes_are_a_verdict_each(tmp_path):
     bad_g = replay.replay(spoiled(tmp_path / "g", lambda one: {**one, "g": np.full(12, np.inf, np.float32)}))
     assert bad_g.failed == 0
     assert bad_g.undecided == {replay.NO_GRADIENT: 1}
-    short = replay.replay(spoiled(tmp_path / "d", lambda one: {**one, "g": np.zeros(3, np.float32)}))
+    head = {"parameters": {**SIZE, "d": 11}}
+    short = replay.replay(forged(write(tmp_path / "d"), lambda n, b, data: ({**b, **head} if n == 0 else b, data)))
     assert short.verdict == "error"
-    assert "step 3: g has shape (3,)" in short.damage
+    assert "step 1: g has shape (12,)" in short.damage
     lost = replay.replay(spoiled(tmp_path / "k", lambda one: {**one, "state": {"t": 3}}))
     assert lost.verdict == "error"
     assert "step 3: the state lacks keys" in lost.damage
