@@ -31,7 +31,7 @@ class Door:
     target: str  # as `check_target` takes it, or a command line
     timeout: float = 10.0
     memory: float = 8.0
-    start_timeout: float = START_TIMEOUT
+    start_timeout: float | None = None  # seconds; None: what each kind of door usually allows
     command: bool = False
     certify: bool = False
 
@@ -57,7 +57,8 @@ class Door:
             return Process(self.target, self.timeout, self.memory, self.start_timeout)
         from efcp_ref.oracle.targets import Target
 
-        return Target(self.target, self.timeout, self.memory, self.start_timeout)
+        start = START_TIMEOUT if self.start_timeout is None else self.start_timeout
+        return Target(self.target, self.timeout, self.memory, start)
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def serve(arguments: list[str]) -> None:
     os.dup2(2, 1)  # whatever else is printed here goes to stderr
     target: Judged | None = None
     try:
-        target = Door(**json.loads(arguments[0])).open()
+        target = _following(Door(**json.loads(arguments[0])), parent).open()
         for line in sys.stdin:
             done = judge_chunk(target, Chunk(**json.loads(line)), lambda: os.getppid() == parent)
             if os.getppid() != parent:
@@ -185,6 +186,15 @@ def serve(arguments: list[str]) -> None:
     finally:
         if target is not None:
             target.close()
+
+
+def _following(door: Door, parent: int) -> Door:
+    """Let a process behind a command end with the process that started this one, also while it is waited for."""
+    if door.command:
+        from efcp_ref.oracle.process import FOLLOWED
+
+        FOLLOWED.add(parent)
+    return door
 
 
 # --- a worker of a Dask cluster -----------------------------------------------------------------------------------

@@ -88,6 +88,9 @@ class _Worker:
             self.process.stdin.close()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(PATIENCE)
+        self.process.terminate()  # a worker in front of a command ends the command's process first
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
         self.process.kill()
         for pipe in (self.process.stdin, self.process.stdout, self.said):
             if pipe is not None:

@@ -18,6 +18,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -32,7 +33,6 @@ from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.judge import Progress, Report, judge
 from efcp_ref.oracle.targets import (
     ONE_THREAD,
-    START_TIMEOUT,
     TAIL,
     BrokenTarget,
     Died,
@@ -47,6 +47,7 @@ VERSIONS = (1,)  # of the protocol, newest last
 CAPABILITIES = ("base64", "npy", "bfloat16", "state")
 SCHEMA = Path(__file__).with_name("protocol.schema.json")
 PATIENCE = 1.0  # seconds that a process has to end by itself
+START = 30.0  # seconds that it has to answer start; a larger time limit of a case holds here, too
 DECLINED = "NotImplementedError"  # the kind that says: this case is not offered
 
 
@@ -69,6 +70,8 @@ class Pipe:
         streams = self.process.stdin, self.process.stdout, self.process.stderr
         self._in, self._out, self._err = (s.fileno() for s in streams if s is not None)
         self._got, self._said = bytearray(), bytearray()
+        _OPEN.add(self)
+        _mind_termination()
         _limit(self.process.pid, memory)
         for fd in (self._in, self._out, self._err):
             os.set_blocking(fd, False)
@@ -99,6 +102,9 @@ class Pipe:
 
     def _turn(self, unsent: memoryview, deadline: float) -> memoryview:
         """Wait once; write what the pipe takes, read what there is."""
+        if FOLLOWED and os.getppid() not in FOLLOWED:  # whoever asked is gone: nobody will read the answer
+            self.stop(False)
+            raise SystemExit(f"the parent of process {os.getpid()} has ended")
         poll = select.poll()
         for fd in (self._out, self._err):
             poll.register(fd, select.POLLIN)
@@ -155,13 +161,36 @@ class Pipe:
                 assert self.process.stdin is not None
                 self.process.stdin.close()
                 self.process.wait(PATIENCE)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
+        self.kill()
         self.process.wait()
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
+
+    def kill(self) -> None:
+        """Kill the process and everything in its group."""
+        _OPEN.discard(self)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+
+_OPEN: set[Pipe] = set()  # processes that have not been stopped
+FOLLOWED: set[int] = set()  # a parent that this process does not outlive; empty: it may
+
+
+def _mind_termination() -> None:
+    """Let SIGTERM end the open processes, too, where it would end this one at once and leave them running."""
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def _terminated(number: int, _: Any) -> None:
+    for pipe in list(_OPEN):
+        pipe.kill()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _limit(pid: int, memory: float) -> None:
@@ -269,9 +298,11 @@ class Process:
     certify = False
 
     def __init__(
-        self, command: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT
+        self, command: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float | None = None
     ) -> None:
         """Start the command (split as a shell splits, run without one) and agree with it on version and capabilities.
+
+        It must answer within ``start_timeout`` seconds, by default 30 or ``timeout``, whichever is more.
 
         Raises:
             UsageError: no such program, or a wrong declaration.
@@ -279,7 +310,8 @@ class Process:
         """
         self._command = _words(command)
         self.name = f"--command {shlex.quote(command)}"
-        self._timeout, self._memory, self._start_timeout = timeout, memory, start_timeout
+        self._timeout, self._memory = timeout, memory
+        self._start_timeout = max(timeout, START) if start_timeout is None else start_timeout
         self._pipe: Pipe | None = None
         self._number = 0
         self._folder = Path(tempfile.mkdtemp(prefix="efcp-ref-"))
@@ -308,7 +340,7 @@ class Process:
         try:
             about = self._pipe.ask(start_message(str(self._folder)), self._start_timeout)
         except TimedOut:
-            broken = f"no answer to start within {self._start_timeout:g} s"
+            broken = f"no answer to start within {self._start_timeout:g} s, the limit for starting"
         except Died as why:
             broken = f"the process {why}"
         else:
@@ -408,12 +440,13 @@ def _empty(folder: Path) -> None:
 def check_command(
     command: str, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, timeout: float = 10.0,
     memory: float = 8.0, progress: Progress | None = None, shrink_seconds: float = 5.0, *, only: int | None = None,
-    dtype: str | None = None, start_timeout: float = START_TIMEOUT,
+    dtype: str | None = None, start_timeout: float | None = None,
 ) -> Report:  # fmt: skip
     """Judge the process behind a command; see `efcp_ref.oracle.judge.check_target` for the other arguments.
 
     Args:
         command: program and arguments, split as a shell splits them: ``"./mine --fast"``.
+        start_timeout: seconds until the process must have answered start; default 30, or ``timeout`` if that is more.
 
     Raises:
         UsageError: no such program or operation, or a wrong declaration.

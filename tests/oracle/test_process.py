@@ -1,14 +1,19 @@
 """Door 2: processes that speak JSON lines, well and badly, and the schema of what is said."""
 
 import json
+import shlex
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from efcp_ref.oracle import hostile, process
+from efcp_ref.oracle import campaign, hostile, process
 from efcp_ref.oracle.cases import generate
+from efcp_ref.oracle.chunks import Door
 from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.process import SCHEMA, Process, check_command, packed, run_message, start_message, unpacked
 from efcp_ref.oracle.results import ResultShape
@@ -132,8 +137,56 @@ def test_no_such_program_is_wrong_usage(line):
 
 
 def test_a_process_that_never_answers_is_broken_in_time():
-    with pytest.raises(BrokenTarget, match="no answer to start within"):
+    with pytest.raises(BrokenTarget, match="no answer to start within 0.2 s, the limit for starting"):
         Process("sleep 60", start_timeout=0.2)
+
+
+@pytest.mark.parametrize(("timeout", "limit"), [(0.1, 0.3), (0.5, 0.5)])
+def test_the_limit_for_starting_is_never_less_than_that_of_a_case(timeout, limit, monkeypatch):
+    monkeypatch.setattr(process, "START", 0.3)
+    for report in (check_command("sleep 60", timeout=timeout), campaign.run(Door("sleep 60", timeout, command=True))):
+        assert f"no answer to start within {limit} s" in report.broken
+
+
+SLEEPER = "import os, sys, time; open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+STARTER = """
+import sys
+from efcp_ref.oracle.chunks import Chunk, Door
+from efcp_ref.oracle.pool import locally
+from efcp_ref.oracle.process import check_command
+command, where = sys.argv[1:]
+if where == "here":
+    check_command(command)
+else:
+    list(locally(Door(command, command=True), [Chunk("sp", 0, 0, 1)], 1))
+"""
+
+
+def gone(pid):
+    """Whether a process has ended, within some seconds; one that nobody waits for counts as ended."""
+    stat = Path(f"/proc/{pid}/stat")
+    for _ in range(100):
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("where", "number"), [("here", "TERM"), ("in a worker", "TERM"), ("in a worker", "KILL")])
+def test_the_process_ends_with_the_one_that_started_it(where, number, tmp_path):
+    pid = tmp_path / "pid"
+    line = shlex.join([sys.executable, "-c", SLEEPER, str(pid)])
+    mine = subprocess.Popen([sys.executable, "-c", STARTER, line, where])
+    while not (pid.exists() and pid.read_text()):
+        assert mine.poll() is None
+        time.sleep(0.05)
+    mine.send_signal(getattr(signal, f"SIG{number}"))
+    assert mine.wait(10) == -getattr(signal, f"SIG{number}")
+    assert gone(int(pid.read_text()))
 
 
 def test_its_folder_is_gone_afterwards():
@@ -205,6 +258,11 @@ def test_arguments_come_back_as_they_went(tmp_path):
                     back = hostile.typed(sent, tmp_path)
                     assert back.dtype == value.dtype
                     assert back.tobytes() == np.ascontiguousarray(value).tobytes()
+
+
+def test_empty_lists_are_empty_arrays_of_the_right_kind():
+    found = unpacked("top_k", {"indices": [], "values": []}, "float32")
+    assert [(a.shape, a.dtype.name) for a in found.values()] == [((0,), "int64"), ((0,), "float32")]
 
 
 def test_bfloat16_travels_as_bits():
