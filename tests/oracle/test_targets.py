@@ -253,3 +253,10 @@ def test_a_notebook_hands_on_the_folder_of_its_packages(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/home/me/script.py"])
     monkeypatch.setattr(sys, "path", ["/home/me", "/venv/site-packages"])
     assert "/home/me" not in targets._import_path()
+
+
+@pytest.mark.parametrize("limits", [{"timeout": float("nan")}, {"timeout": float("inf")}, {"timeout": 0.0},
+                                    {"memory": float("nan")}, {"memory": 1e300}, {"memory": -1.0}])  # fmt: skip
+def test_a_limit_that_no_timer_holds_is_refused_and_not_the_targets_fault(limits):
+    with pytest.raises(UsageError, match="must be in"):
+        Target(target("good"), **limits)
