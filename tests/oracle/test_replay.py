@@ -129,7 +129,8 @@ def test_torch_tensors_and_bfloat16_are_taken(tmp_path):
         ({"lam": "1e-3"}, TypeError, "lam is '1e-3'"),
         ({"declares": {"SOLVER": "qr"}}, UsageError, "SOLVER = 'qr'"),
         ({"m": 0}, ValueError, "parameter m is 0, must be an integer in 1"),
-        ({"d": 10**30}, ValueError, "parameter d is 1000"), ({"lam": -1.0}, ValueError, "parameter lam is -1.0"),
+        ({"d": 10**30}, ValueError, "parameter d is 1000"),
+        ({"lam": -1.0}, ValueError, "parameter lam is -1.0"),
         ({"density": 1.5}, ValueError, r"density is 1.5, must be a number in \(0, 1\]"),
     ],
 )
