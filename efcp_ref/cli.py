@@ -126,7 +126,13 @@ def _print(value: Any) -> None:
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the cases.")
 @click.option("--case", "only", type=click.IntRange(0), help="Judge this one case of the seed.")
 @click.option("--dtype", type=click.Choice(["float64", "float32"]), help="Judge in this precision only.")
-@click.option("--timeout", default=10.0, show_default=True, type=Amount(1e-3, 1e6), help="Seconds per case.")
+@click.option(
+    "--timeout",
+    default=10.0,
+    show_default=True,
+    type=Amount(1e-3, 1e6),
+    help="Seconds per case; a command has 30 s to start, or this if more.",
+)
 @click.option(
     "--memory",
     default=8.0,
