@@ -17,7 +17,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselect the slow tests unless they are asked for; pytest counts what is deselected."""
+    """Deselect the slow tests unless they are asked for; pytest counts what is deselected. The browser goes first.
+
+    Its tests take longest: at the end, one worker of xdist would have them all and the others would wait.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("browser") is None)
     if config.getoption("--slow"):
         return
     slow = [item for item in items if item.get_closest_marker("slow")]
