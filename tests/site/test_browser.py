@@ -18,8 +18,10 @@ pytestmark = pytest.mark.browser
 WIDTHS, SCHEMES = (1300, 390), {"light": "default", "dark": "slate"}
 FOLDER = site_folder()
 PATHS = [str(p.parent.relative_to(FOLDER)) for p in pages(FOLDER)] if FOLDER.exists() else []
-API = "reference/api/"  # pages of one make, and the largest: all but one are for .ci/site, which runs the slow tests
-EVERY = [pytest.param(p, marks=[pytest.mark.slow] if p.startswith(API + "efcp_ref.") else []) for p in PATHS]
+ALWAYS = (".", "algorithms", "check", "paper", "kernels", "learn", "reference", "reference/api")
+EVERY = [  # all of them in .ci/site, which runs the slow tests: a page takes some seconds
+    pytest.param(p, marks=[] if p in ALWAYS or p.startswith("algorithms/") else [pytest.mark.slow]) for p in PATHS
+]
 RULES: dict[str, Any] = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 COLOURS: dict[str, Any] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}  # all of a scheme
 
