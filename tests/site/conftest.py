@@ -37,8 +37,14 @@ def site() -> Path:
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # a connection is kept
+
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=3600")  # as a server of pages would: scripts are fetched once
+        super().end_headers()
 
 
 @pytest.fixture(scope="session")

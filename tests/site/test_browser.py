@@ -18,29 +18,30 @@ pytestmark = pytest.mark.browser
 WIDTHS, SCHEMES = (1300, 390), {"light": "default", "dark": "slate"}
 FOLDER = site_folder()
 PATHS = [str(p.parent.relative_to(FOLDER)) for p in pages(FOLDER)] if FOLDER.exists() else []
-ALWAYS = (".", "algorithms", "check", "paper", "kernels", "learn", "reference", "reference/api")
-EVERY = [  # all of them in .ci/site, which runs the slow tests: a page takes some seconds
-    pytest.param(p, marks=[] if p in ALWAYS or p.startswith("algorithms/") else [pytest.mark.slow]) for p in PATHS
-]
 RULES: dict[str, Any] = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]}
 COLOURS: dict[str, Any] = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}  # all of a scheme
 
 
 @pytest.fixture(scope="module")
 def open_page(browser: Any, address: str) -> Iterator[Any]:
-    """Open pages in one of two profiles, light and dark; collect what they ask of other hosts and what they log."""
-    size = {"width": 1300, "height": 900}
-    profiles = {
-        scheme: browser.new_context(viewport=size, reduced_motion="reduce", color_scheme=scheme) for scheme in SCHEMES
-    }
-    wrong: list[str] = []
+    """Open pages in two tabs, one light and one dark; collect what they ask of other hosts and what they log.
 
-    def opened(path: str, scheme: str = "light") -> Any:
-        page = profiles[scheme].new_page()
+    A tab is kept from test to test: a new one compiles KaTeX, Material and axe anew, five times the work of a page.
+    """
+    wrong: list[str] = []
+    tabs = {}
+    for scheme in SCHEMES:
+        page = tabs[scheme] = browser.new_context(reduced_motion="reduce", color_scheme=scheme).new_page()
         page.on("request", lambda r: wrong.append(r.url) if not r.url.startswith((address, "data:", "blob:")) else None)
         page.on("console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None)
         page.on("pageerror", lambda e: wrong.append(str(e)))
         page.on("response", lambda r: wrong.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+
+    def opened(path: str, scheme: str = "light") -> Any:
+        page = tabs[scheme]
+        wrong.clear()
+        page.goto("about:blank")  # else an anchor of the page that is open would not load it anew
+        page.set_viewport_size({"width": 1300, "height": 900})
         page.goto(f"{address}/{path}", wait_until="load")
         page.wait_for_function("!document.querySelector('.arithmatex') || document.querySelector('.katex')")
         if page.locator(".player").count():
@@ -49,8 +50,8 @@ def open_page(browser: Any, address: str) -> Iterator[Any]:
 
     opened.wrong = wrong  # type: ignore[attr-defined]
     yield opened
-    for profile in profiles.values():
-        profile.close()
+    for page in tabs.values():
+        page.context.close()
 
 
 def violations(page: Any, axe: str, only: dict[str, Any] = RULES) -> list[str]:
@@ -63,16 +64,15 @@ def violations(page: Any, axe: str, only: dict[str, Any] = RULES) -> list[str]:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("path", EVERY)
+@pytest.mark.parametrize("path", PATHS)
 def test_a_page_is_whole_and_accessible_in_both_schemes_and_widths(open_page, axe, path):
-    open_page.wrong.clear()
     found = []
     for scheme, name in SCHEMES.items():
         page = open_page("" if path == "." else path + "/", scheme)
         assert page.evaluate("document.body.dataset.mdColorScheme") == name
         assert page.locator(".katex-error").count() == 0
         assert page.evaluate("[...document.querySelectorAll('.arithmatex')].every(e => e.querySelector('.katex'))")
-        page.evaluate("[...document.querySelectorAll('details')].slice(0, 8).forEach(folded => folded.open = true)")
+        page.evaluate("[...document.querySelectorAll('details')].forEach(folded => folded.open = true)")
         assert page.evaluate(STRAY) == []
         for width in WIDTHS:
             page.set_viewport_size({"width": width, "height": 900})
@@ -81,9 +81,8 @@ def test_a_page_is_whole_and_accessible_in_both_schemes_and_widths(open_page, ax
                 found.append(f"{scheme} {width}: the page scrolls sideways")
             only = RULES if scheme == "light" else COLOURS
             found += [f"{scheme} {width}: {violation}" for violation in violations(page, axe, only)]
-        page.close()
+        found += open_page.wrong
     assert not found
-    assert not open_page.wrong, open_page.wrong
 
 
 STRAY = r"""() => {
@@ -106,7 +105,6 @@ def test_search_and_the_drawer_are_accessible_when_open(open_page, axe, scheme):
     page.click("label.md-header__button[for=__drawer]")
     page.wait_for_timeout(400)
     assert not violations(page, axe)
-    page.close()
 
 
 def test_search_finds_sparse_mfac(open_page):
@@ -115,7 +113,6 @@ def test_search_finds_sparse_mfac(open_page):
     page.keyboard.type("sparse_mfac", delay=20)
     page.wait_for_selector(".md-search-result__item")
     assert "sparse_mfac" in page.locator(".md-search-result__list").inner_text()
-    page.close()
 
 
 def shown(page: Any) -> dict[str, Any]:
@@ -172,7 +169,7 @@ def test_the_player_by_mouse_and_keyboard_ends_on_what_python_computed(open_page
         assert shown(page) == first
         page.keyboard.press("End")
         assert slider.input_value() == str(end)
-    page.close()
+    assert not open_page.wrong
 
 
 def test_space_plays_and_pauses(open_page):
@@ -183,7 +180,6 @@ def test_space_plays_and_pauses(open_page):
     page.wait_for_function("document.querySelector('.player').dataset.step >= 2", timeout=15_000)
     page.keyboard.press("Space")
     assert page.locator(".play").inner_text() == "Play"
-    page.close()
 
 
 def test_the_ring_says_which_row_is_written_next(open_page):
@@ -193,7 +189,6 @@ def test_the_ring_says_which_row_is_written_next(open_page):
     label = page.locator("svg.ring").get_attribute("aria-label")
     assert "row 0: 0 1, 4 -2" in label
     assert "Row 1 is written next" in label
-    page.close()
 
 
 def test_an_anchor_of_a_line_is_in_view(open_page):
@@ -201,4 +196,3 @@ def test_an_anchor_of_a_line_is_in_view(open_page):
     page.wait_for_timeout(300)
     assert page.evaluate("""() => { const r = document.getElementById('alg-3-line-26').getBoundingClientRect()
       return r.top >= 0 && r.bottom <= innerHeight }""")
-    page.close()
