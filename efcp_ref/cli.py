@@ -175,12 +175,12 @@ def check(
     if device and target:
         memory = _on_device(device, target, memory)
     if certify:
-        _certifiable(outputs is None and not large)
+        _certifiable(large)
     with _usage(), _progress() as progress:
         if outputs is not None:
             from efcp_ref.oracle.report.run import check_files
 
-            _show(check_files(outputs, vectors, operations or None, only=only, folder=folder), as_json)
+            _show(check_files(outputs, vectors, operations or None, only=only, folder=folder, certify=certify), as_json)
         if large:
             _large(target, operations, seed, dtype, progress, as_json)
         if workers is not None:
@@ -227,11 +227,11 @@ def _one_case(only: int | None) -> None:
         raise click.UsageError("--case is one case: leave --cases out")
 
 
-def _certifiable(judged_here: bool) -> None:
+def _certifiable(large: bool) -> None:
     from efcp_ref.oracle.certify import needed
 
-    if not judged_here:
-        raise click.UsageError("--certify goes with TARGET or --command, and not with --large")
+    if large:
+        raise click.UsageError("--certify does not go with --large: those cases are too large to enclose")
     try:
         needed()
     except ModuleNotFoundError as why:

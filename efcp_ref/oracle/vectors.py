@@ -422,6 +422,7 @@ class Outputs:
     notes: tuple[str, ...] = ()
     declared: Any = field(default=None)
     nothing: str = ""  # what was looked for, where nothing is offered
+    certify: bool = False  # whether the oracle certifies its own values: `efcp_ref.oracle.certify`
 
     def run(self, case: Case) -> Outcome:
         """Read the outputs of one case; a file that is missing or broken is an error."""
@@ -472,7 +473,7 @@ def _declarations(root: Path) -> Any:
 
 def check_outputs(
     outputs: Path, vectors: Path | None = None, operations: Iterable[str] | None = None, *, only: int | None = None,
-    seen: Seen | None = None,
+    certify: bool = False, seen: Seen | None = None,
 ) -> Report:  # fmt: skip
     """Judge what a program left under a folder.
 
@@ -481,6 +482,7 @@ def check_outputs(
         vectors: the bundle; default: ``outputs`` is one itself.
         operations: names of the contract; default all that have any output.
         only: judge this number alone.
+        certify: enclose every reference value by rationals or balls (`efcp_ref.oracle.certify`).
         seen: called with the row of every case, in order.
 
     Raises:
@@ -506,7 +508,7 @@ def check_outputs(
     name = f"--outputs {quote(str(outputs))}" + (f" --vectors {quote(str(vectors))}" if vectors else "")
     looked = next(iter(ids.values()), "OPERATION/NUMBER")
     nothing = f"no results: none of {len(ids)} cases has a folder such as {outputs / looked / OUT}, for its NAME.npy"
-    target = Outputs(name, outputs, ids, tuple(offered), (), about, nothing)
+    target = Outputs(name, outputs, ids, tuple(offered), (), about, nothing, certify)
     given = {n: [v.case for v in entries if v.case.operation == n] for n in NAMES}
     most = max((len(given[n]) for n in offered), default=0)
     return judge(target, sorted(wanted) if wanted else None, most, 0, shrink_seconds=0.0, given=given, seen=seen)

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 import efcp_ref
 from efcp_ref import tracing
+from efcp_ref.cli import main
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
 from efcp_ref.oracle import hostile, vectors
 from efcp_ref.oracle.cases import generate
@@ -182,6 +184,23 @@ def test_right_outputs_pass_and_the_others_are_skipped(outputs):
         "sp", "top_k", "mfac_direction", "topk_sgd",
     }  # fmt: skip
     assert {o.verdict for o in report.operations} == {"pass", "skip"}
+
+
+def test_outputs_can_be_certified(outputs):
+    """Every reference value that judges a file is enclosed: T1 and T2 verdicts, all certified, the oracle right."""
+    pytest.importorskip("flint")
+    plain, certified = (check_outputs(outputs, COMMITTED, ["sp", "mfac_direction"], certify=on) for on in (False, True))
+    assert [o.verdict for o in plain.operations] == [o.verdict for o in certified.operations]
+    assert plain["sp"].certificate is None
+    for name in ("sp", "mfac_direction"):
+        found = certified[name].certificate
+        assert found.certified > 0
+        assert not found.missing
+        assert not found.overturned
+        assert found.largest <= 0.1
+    told = CliRunner().invoke(main, ["check", "--outputs", str(outputs), "--vectors", str(COMMITTED), "--certify"])
+    assert told.exit_code == 0
+    assert "verdicts certified" in told.output
 
 
 def test_outputs_inside_the_bundle(tmp_path, bundle):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
@@ -30,24 +30,20 @@ def check(
         UsageError: no such target, operation or cluster, or a folder that holds another campaign or files that are
             not ours.
     """
-    stats = Stats()
-    if folder:
-        ours(folder)
-    if only is None:
-        report = campaign.run(
+    def judged(stats: Stats) -> Report:
+        if only is not None:
+            return _one(door, operations, cases, seed, only, dtype, progress, shrink_seconds, stats)
+        return campaign.run(
             door, operations, cases, seed, jobs=jobs, dask=dask, dtype=dtype, progress=progress,
             shrink_seconds=shrink_seconds, folder=folder, fresh=fresh, seen=stats.add,
         )  # fmt: skip
-    else:
-        report = _one(door, operations, cases, seed, only, dtype, progress, shrink_seconds, stats)
-    if folder:
-        write(folder, report, stats, _evidence(door, report))
-    return report
+
+    return _written(folder, judged, lambda report: _evidence(door, report))
 
 
 def check_files(
     outputs: Path, vectors: Path | None = None, operations: Iterable[str] | None = None, *, only: int | None = None,
-    folder: Path | None = None,
+    folder: Path | None = None, certify: bool = False,
 ) -> Report:  # fmt: skip
     """Judge what a program left in files, as `efcp_ref.oracle.vectors.check_outputs`; with a folder, write the report.
 
@@ -56,13 +52,9 @@ def check_files(
     """
     from efcp_ref.oracle.vectors import check_outputs
 
-    stats = Stats()
-    if folder:
-        ours(folder)
-    report = check_outputs(outputs, vectors, operations, only=only, seen=stats.add)
-    if folder:
-        write(folder, report, stats)
-    return report
+    return _written(
+        folder, lambda stats: check_outputs(outputs, vectors, operations, only=only, certify=certify, seen=stats.add)
+    )
 
 
 def check_together(
@@ -77,15 +69,26 @@ def check_together(
     """
     from efcp_ref.oracle.workers import check_workers
 
+    def judged(stats: Stats) -> Report:
+        return check_workers(
+            target, workers, operations, cases, seed, timeout=timeout, memory=memory, only=only, dtype=dtype,
+            progress=progress, seen=stats.add,
+        )  # fmt: skip
+
+    return _written(folder, judged)
+
+
+def _written(
+    folder: Path | None, judged: Callable[[Stats], Report],
+    evidence: Callable[[Report], dict[int, Evidence]] = lambda report: {},
+) -> Report:  # fmt: skip
+    """Judge, and with a folder write the report there; a folder that holds other files is refused before anything."""
     stats = Stats()
     if folder:
         ours(folder)
-    report = check_workers(
-        target, workers, operations, cases, seed, timeout=timeout, memory=memory, only=only, dtype=dtype,
-        progress=progress, seen=stats.add,
-    )  # fmt: skip
+    report = judged(stats)
     if folder:
-        write(folder, report, stats)
+        write(folder, report, stats, evidence(report))
     return report
 
 
