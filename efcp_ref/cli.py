@@ -227,7 +227,7 @@ def _one_case(only: int | None) -> None:
         raise click.UsageError("--case is one case: leave --cases out")
 
 
-def _certifiable(large: bool) -> None:
+def _certifiable(large: bool = False) -> None:
     from efcp_ref.oracle.certify import needed
 
     if large:
@@ -576,7 +576,7 @@ def replay(dump: Path, start: int, stop: int | None, plot: Path | None, certify:
     if plot:
         _picture(plot)
     if certify:
-        _certifiable(True)
+        _certifiable()
     try:
         found = replaying.replay(dump, start, stop, certified=certify)
         with _usage():
