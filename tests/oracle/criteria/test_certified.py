@@ -1,0 +1,87 @@
+"""What every criterion compares with is the exact value: enclosed once more, by rationals or balls, of right and wrong.
+
+The enclosures share no arithmetic with the criteria (`efcp_ref.oracle.enclose`). So a criterion that computes another
+reference, or hands on another number than the one it measured, is overturned here, or its error is no longer small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flint")
+
+import efcp_ref
+from efcp_ref.contract import NAMES, OPTIMIZERS
+from efcp_ref.oracle import certify
+from efcp_ref.oracle.cases import generate
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Check, Declared
+from efcp_ref.oracle.criteria import CRITERIA
+from efcp_ref.oracle.targets import Local
+
+BALLS = ("ggt_direction", "sparse_ggt_direction", "power_compress", "scaled_top_k")  # judged in 64 bits, not in pairs
+SHOWN: dict[str, dict[str, Any]] = {
+    "topk_sgd": {"d": 6, "k": 2}, "adagrad_ef": {"d": 6, "k": 2}, "ef_signsgd": {"d": 6, "gamma": 0.25},
+    "dense_mfac": {"d": 6, "m": 2, "lam": 0.5}, "dense_ggt": {"d": 6, "m": 2, "eps": 0.5, "cutoff": 0.0},
+    "sparse_mfac": {"d": 6, "m": 2, "lam": 0.5, "block_size": 3, "density": 2 / 3},
+    "sparse_ggt": {"d": 6, "m": 2, "eps": 0.5, "cutoff": 0.0, "k": 3},
+    "low_rank_mfac": {"shapes": [(3, 3), (2,)], "m": 2, "lam": 0.5, "rank": 2, "Q0": [np.eye(3, 2) + 0.5]},
+}  # fmt: skip
+
+
+def small(operation: str, count: int = 3) -> Iterator[Case]:
+    """A few cases in both precisions: one run of three steps, or what is quick to enclose."""
+    if operation in OPTIMIZERS:
+        rng, given = np.random.default_rng(4), SHOWN[operation]
+        d = given.get("d", 11)
+        gradients = rng.standard_normal((3, d)).astype(np.float32).astype(np.float64)
+        cases = [Case(operation, "generic", "", 0, 0, {**given, "gradients": gradients})]
+    else:
+        some = (generate(operation, 1, i) for i in range(20))
+        cases = [case for case in some if 8 < sum(np.size(a) for a in case.arguments.values()) <= 150][:count]
+    for case in cases:
+        yield from (case.with_dtype(dtype) for dtype in ("float64", "float32"))
+
+
+def certified(case: Case, result: dict[str, Any], declared: Declared | None = None) -> list[Check]:
+    """The decided checks, each of them certified."""
+    with certify.certifying():
+        checks = CRITERIA[case.operation](case, result, declared or Declared())
+    decided = [c for c in checks if c.tier in ("T1", "T2") and c.verdict != INCONCLUSIVE]
+    assert all(c.oracle in certify.KINDS for c in decided), [c for c in decided if c.oracle not in certify.KINDS]
+    assert not [c for c in checks if c.oracle == certify.OVERTURNED]
+    return decided
+
+
+@pytest.mark.parametrize("operation", NAMES)
+def test_what_is_compared_with_is_exact(operation: str) -> None:
+    """Of correct results; the oracle's error is less than 2 % of a bound, in pairs of numbers less than 1e-9 of it."""
+    decided = 0
+    for case in small(operation):
+        result = Local({operation: getattr(efcp_ref, operation)}).run(case).results
+        for check in certified(case, result):
+            decided += 1
+            assert check.verdict == PASS
+            limit = 0.02 if operation in OPTIMIZERS else 1e-8 if case.dtype == "float32" else 0.02
+            limit = 1e-9 if case.dtype == "float64" and operation not in (*BALLS, *OPTIMIZERS) else limit
+            assert (check.oracle_error or 0.0) <= limit, check
+    assert decided >= 2
+
+
+@pytest.mark.parametrize("operation", NAMES)
+def test_what_a_wrong_result_is_compared_with_is_exact(operation: str) -> None:
+    """One entry of each result off by 1e-3: it fails, and the failure is certified."""
+    failures = 0
+    for case in small(operation, 1):
+        result = dict(Local({operation: getattr(efcp_ref, operation)}).run(case).results)
+        for name, value in list(result.items()):
+            if name == "states" or value is None or np.asarray(value).dtype.kind != "f" or not np.size(value):
+                continue
+            wrong = np.array(value)
+            at = np.unravel_index(int(np.argmax(np.abs(wrong))), wrong.shape)
+            wrong[at] = wrong[at] * 1.001 + 1e-3
+            failures += sum(c.verdict == FAIL for c in certified(case, {**result, name: wrong}))
+    assert failures >= 2

@@ -1,0 +1,239 @@
+"""Each part of a bound alone, and each condition on its own: what larger terms or other conditions would cover."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
+from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, selection
+from efcp_ref.oracle.criteria.structure import precision
+from efcp_ref.oracle.exact import Pair
+
+Array = np.ndarray
+Long = np.longdouble
+SINGLE = UNITS["float32"]
+U, TINY, NORMAL = SINGLE.u, SINGLE.tiny, SINGLE.normal
+FLUSHED = Declared({"denormals_are_zero": True})
+
+
+def case_of(operation: str, arguments: dict[str, Any], *flags: str) -> Case:
+    """A case of this file."""
+    return Case(operation, "generic", "", 0, 0, arguments, frozenset(flags))
+
+
+def judged(case: Case, result: dict[str, Any], declared: Declared | None = None) -> list[Check]:
+    """The checks, those of the structure left out."""
+    return [c for c in CRITERIA[case.operation](case, result, declared or Declared()) if c.tier != "T0"]
+
+
+def worst(checks: list[Check], stage: str) -> Check:
+    """The check of a stage that decides."""
+    return next(c for c in checks if (c.stage, c.tier) in ((stage, "T1"), (stage, "T2")))
+
+
+# ------------------------------------------------------------------ operands that count as zero
+
+SMALL = 2.0**-104  # a product with 1 is normal, what is lost to a flushed operand is four times its rounding
+
+
+@pytest.mark.parametrize("operation", ["sp", "lcg"])
+def test_what_is_lost_where_denormals_are_zero(operation: str) -> None:
+    """``normal sum (|v| + |x|)`` more: small rows against numbers of size 1."""
+    values = SMALL * np.array([[1.0, -3.0, 2.0], [5.0, 1.0, 1.5]])
+    indices, x = np.array([[0, 1, 2], [0, 1, 2]], np.int32), np.array([1.0, 2.0, -4.0])
+    if operation == "sp":
+        terms, operands = values * x, (np.abs(values) + np.abs(x)).sum(axis=1)
+        s, S, n = terms.sum(axis=1), np.abs(terms).sum(axis=1), 3
+        arguments = {"indices": indices, "values": values, "g": x, "block_size": 3, "density": 1.0}
+    else:
+        terms, operands = values * x[:2, None], (np.abs(values) + np.abs(x[:2, None])).sum(axis=0)
+        s, S, n = terms.sum(axis=0), np.abs(terms).sum(axis=0), 2
+        arguments = {"indices": indices, "values": values, "c": x[:2], "d": 3}
+    bound = n * U * S + n * TINY + NORMAL * operands
+    assert (bound < S).all()
+    for moved in (0.9, 1.1):
+        omega = s.copy()
+        omega[1] += moved * bound[1]
+        declared = replace(FLUSHED, arithmetic={**FLUSHED.arithmetic, "accumulator": "float32"})
+        check = worst(judged(case_of(operation, arguments), {"omega": omega}, declared), "omega")
+        assert (check.verdict, check.at) == (PASS if moved < 1 else FAIL, (1,))
+        assert check.ratio == pytest.approx(moved, rel=1e-6)
+
+
+@pytest.mark.parametrize("stage", ["S", "h"])
+def test_what_mfac_loses_where_denormals_are_zero(stage: str) -> None:
+    """The same of S, of both rows, and of h, of the row and of x."""
+    G = np.array([[1.0, -3.0, 2.0], [0.5, 1.0, 1.5], [2.0, 1.0, -1.0]]) * [[SMALL], [1.0], [0.75]]
+    x, lam = np.array([1.0, 2.0, -4.0]), 0.5
+    S, h = G @ G.T, G @ x
+    c = np.linalg.solve(S + 1.5 * np.eye(3), h) / lam
+    result = {"u": x / lam - c @ G, "S": S, "h": h, "c": c}
+    other = x if stage == "h" else G[1]
+    size = np.abs(G[0]) @ np.abs(other)
+    bound = 3 * U * size + 3 * TINY + NORMAL * (np.abs(G[0]).sum() + np.abs(other).sum())
+    declared = Declared({"denormals_are_zero": True, "accumulator": "float32"}, "factorisation")
+    for at in ((0, 1), (1, 0)) if stage == "S" else ((0,),):
+        for moved in (0.9, 1.1):
+            got = result[stage].copy()
+            got[at] += moved * bound
+            checks = judged(case_of("mfac_direction", {"G": G, "lam": lam, "x": x}), {**result, stage: got}, declared)
+            check = worst(checks, stage)
+            assert check.ratio == pytest.approx(moved, rel=1e-6)
+            assert (check.verdict, check.at) == (PASS if moved < 1 else FAIL, at)
+
+
+# ------------------------------------------------------------------ equality
+
+WHOLE = np.array([[1.0, -2.0, 3.0], [4.0, 1.0, -1.0]])
+
+
+def sums_of(operation: str, scale: float) -> tuple[dict[str, Any], dict[str, Any], str]:
+    """Arguments and exact results, integers where ``scale`` is 1; the stage that is judged first."""
+    values, indices, x = WHOLE * scale, np.array([[0, 1, 2], [0, 1, 2]], np.int32), np.array([2.0, -1.0, 3.0]) * scale
+    if operation == "sp":
+        arguments = {"indices": indices, "values": values, "g": x, "block_size": 3, "density": 1.0}
+        return arguments, {"omega": values @ x}, "omega"
+    if operation == "lcg":
+        return {"indices": indices, "values": values, "c": x[:2], "d": 3}, {"omega": x[:2] @ values}, "omega"
+    if operation == "low_rank_inner_product":
+        arguments = {"P1": values, "Q1": x[:, None] * values[:1].T, "P2": values, "Q2": values.T}
+        arguments["Q1"] = np.hstack([arguments["Q1"], np.ones((3, 2))])
+        arguments["Q2"] = np.hstack([arguments["Q2"], np.ones((3, 1))])
+        left, right = (arguments[f"P{n}"] @ arguments[f"Q{n}"].T for n in (1, 2))
+        return arguments, {"product": np.asarray((left * right).sum())}, "product"
+    S, h = values @ values.T, values @ x
+    c = np.linalg.solve(S + np.eye(2), h) / 0.5
+    return {"G": values, "lam": 0.5, "x": x}, {"u": x / 0.5 - c @ values, "S": S, "h": h, "c": c}, "S"
+
+
+@pytest.mark.parametrize("scale", [1.0, float(np.float32(1 / 3))])
+@pytest.mark.parametrize("flag", ["exact", ""])
+@pytest.mark.parametrize("operation", ["sp", "lcg", "low_rank_inner_product", "mfac_direction"])
+def test_equality_is_asked_where_sums_are_exact_and_said_to_be(operation: str, flag: str, scale: float) -> None:
+    """Of the first stage, in float32: T1 for whole numbers in a case that says so, else T2, and inside it passes."""
+    arguments, result, stage = sums_of(operation, scale)
+    got = np.asarray(result[stage]) * (1 + U)  # one rounding: inside every bound
+    declared = Declared({"accumulator": "float32"}, "factorisation")
+    checks = judged(case_of(operation, arguments, *[flag] * bool(flag)), {**result, stage: got}, declared)
+    equal = bool(flag) and scale == 1.0
+    assert checks[0].stage == stage
+    assert (checks[0].tier, checks[0].verdict) == (("T1", FAIL) if equal else ("T2", PASS))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float32, np.float64])
+def test_about_the_largest_number(dtype: Any) -> None:
+    """The largest power of two of every format: what is beyond a quarter of it may be infinite."""
+    largest = precision(Declared(), np.zeros(1, dtype)).largest
+    most = float(ml_dtypes.finfo(dtype).max)
+    assert most / 2 < largest <= most
+
+
+@pytest.mark.parametrize(("ulps", "line"), [(3.9, "1:7"), (4.1, "1:5")])
+def test_how_near_values_speak_for_the_sum(ulps: float, line: str) -> None:
+    """Within ``2 (u_s + u) |a|`` they are those of a: then it is the residual that is wrong, not the sum."""
+    xi, g = np.array([0.5, 0.25, 1.0]), np.array([3.5, 0.5, 1.0])
+    values, left = np.array([4.0 * (1 + ulps * U)]), np.array([0.0, 0.875, 2.0])
+    case = case_of("error_feedback", {"xi": xi, "g": g, "block_size": 3, "density": 1 / 3})
+    result = {"indices": np.array([0], np.int32), "values": values, "xi": left}
+    step = selection._Step.of(case, result, Declared({"accumulator": "float32", "storage": "float32"}))
+    assert (step.store, step.p.unit.u) == (U, U)
+    bad = step.measured[2]
+    assert bad.tolist() == [True, True, False]
+    assert selection._blame(step, bad) == line
+
+
+def test_a_dropped_NaN_is_no_mistake_where_only_NaN_are_kept() -> None:
+    """Of two one may be kept; that it is not the one kept, with another number beside it, is one."""
+    a = np.array([np.nan, 1.0, np.nan])
+    for k, kept, right in ((1, [0], True), (1, [2], True), (1, [1], False), (2, [0, 2], True), (2, [0, 1], False)):
+        result = {"indices": np.array(kept, np.int32), "values": a[kept]}
+        checks = judged(case_of("top_k", {"a": a, "k": k}), result, Declared(nan="largest"))
+        assert (FAIL not in {c.verdict for c in checks}) == right, (k, kept)
+
+
+# ------------------------------------------------------------------ GGT
+
+
+def ggt_problem(sigma: list[float], cutoff: float = 0.0, d: int = 6, unit: Any = SINGLE) -> eigen.Problem:
+    """A window with these singular values."""
+    rng = np.random.default_rng(1)
+    V = np.linalg.qr(rng.standard_normal((d, len(sigma))))[0]
+    G = np.linalg.qr(rng.standard_normal((len(sigma), len(sigma))))[0] * sigma @ V.T
+    case = case_of("ggt_direction", {"G": G, "x": rng.standard_normal(d), "eps": 0.5, "cutoff": cutoff})
+    return eigen.Problem.of(case, G, d, unit)
+
+
+def test_what_a_direction_of_ggt_loses_to_underflow() -> None:
+    """``tiny (2d F (1 + |x|_1) (|V|^T|G| + d tiny) + 4 + m F |V|^T|G||x|)``: of a unit that rounds nothing else."""
+    p = ggt_problem([2.0, 1.0, 0.5], unit=replace(SINGLE, u=0.0, tiny=0.01))
+    L, V = np.linalg.eigh(p.G @ p.G.T)
+    _, _, bound = eigen._direction(p, L, V, L > 0)
+    F = 1 / (0.5 * np.sqrt(L) * (np.sqrt(L) + 0.5))
+    left = np.abs(V).T @ np.abs(p.G)
+    want = 0.01 * ((2 * 6 * F * (1 + np.abs(p.x).sum())) @ (left + 6 * 0.01))
+    want = want + 0.01 * (4 + 3 * (F * (left @ np.abs(p.x))).sum())
+    assert np.allclose(bound, want, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("reason", [eigen.CUT, eigen.NOISE])
+def test_a_direction_of_ggt_that_is_undecided_has_no_ratio(reason: str) -> None:
+    """Whatever u is: the quality of an oracle that cannot decide is not that of the target."""
+    p = ggt_problem([1.0, 1.0, 0.1], 0.01) if reason == eigen.CUT else ggt_problem([1.0, 1.0, 2e-3])
+    check = eigen.alone(p, np.full(6, 0.125), Declared())
+    assert (check.verdict, check.reason, check.ratio, check.oracle) == (INCONCLUSIVE, reason, 0.0, "")
+
+
+# ------------------------------------------------------------------ entry by entry
+
+
+def test_a_step_of_adagrad_in_more_than_binary64() -> None:
+    """``theta - eta c / sqrt(G)`` to 2^-60 at least, theta nothing or not; G = 0 moves nothing."""
+    rng = np.random.default_rng(5)
+    c, G = rng.standard_normal(200), rng.standard_normal(200) ** 2
+    c[:3] = G[:3] = 0
+    eta = float(np.float32(0.1))
+    for theta in (np.zeros(200), 1e-3 * rng.standard_normal(200)):
+        for eps in (0.0, 1e-10):
+            root = np.sqrt(G.astype(Long))
+            step = np.where(c != 0, Long(eta) * c.astype(Long) / np.where(c != 0, root + Long(eps), 1), 0)
+            exact = theta.astype(Long) - step
+            got = exact.astype(np.float64)
+            gap = np.abs((got.astype(Long) - exact).astype(np.float64))
+            bound = 2.0**-53 * (np.abs(got) + 5 * np.abs(step).astype(np.float64))
+            check = elementwise._moved(theta, c, G, eta, eps, 5.0, got, UNITS["float64"])
+            assert check.verdict == PASS
+            assert check.ratio == pytest.approx(float((gap / np.where(bound > 0, bound, 1)).max()), rel=0.02)
+
+
+def test_the_warning_of_sign_is_given_up_to_the_bound_itself() -> None:
+    """More than 36 entries: a gap equal to the bound is still inside it, and warned of; beyond it nothing is said."""
+    d = 40
+    p = Pair(np.linspace(1, 2, d), np.zeros(d))
+    signed = elementwise.Signed(p, np.ones(d), np.zeros(d), SINGLE, False)
+    for share, said in ((1.0, 1), (1.0 + 2.0**-40, 0)):
+        measured = (share * signed.room, np.zeros(d))
+        assert len(signed._probable("S1:6", "(d + 4)", np.zeros(d), measured, signed.room)) == said
+    few = elementwise.Signed(Pair(p.hi[:36], p.lo[:36]), np.ones(36), np.zeros(36), SINGLE, False)
+    assert few._probable("S1:6", "", np.zeros(36), (np.zeros(36), np.zeros(36)), few.room) == ()
+    (check,) = signed._probable("S1:6", "(d + 4)", np.zeros(d), (signed.room, np.zeros(d)), signed.room)
+    want = signed.room / (signed.room - (d - 6 * np.sqrt(d)) * U * signed.s)
+    assert check.ratio == pytest.approx(float(want.max()), rel=1e-9)
+    assert (check.tier, check.rule) == ("T3", "(6 sqrt d + 4)")
+
+
+@pytest.mark.parametrize(("x", "tier"), [(2.0**24 + 4, "T1"), (2.0**24 + 2, "T2")])
+def test_equality_is_asked_of_sign_where_the_difference_is_a_number_of_its_precision(x: float, tier: str) -> None:
+    """Delta = (2, -2), and x - Delta is a number of float32; Delta = (1, -1), and it is not."""
+    e, g = np.array([1.0, -1.0]), np.array([2.0, -2.0])
+    step = 2.0 if tier == "T1" else 1.0
+    p = np.array([step, -step])
+    arguments = {"x": np.full(2, x), "e": e * (step - 1), "g": g, "gamma": 0.5}
+    case = case_of("sign_step", arguments, "exact")
+    result = {"x": np.float32(arguments["x"] - p), "e": np.zeros(2, np.float32)}
+    checks = judged(case, result)
+    assert [(c.tier, c.verdict) for c in checks[:2]] == [(tier, PASS)] * 2
