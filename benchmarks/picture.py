@@ -1,7 +1,8 @@
 """The picture of growth: time and memory against d, m, density and block size, log-log, with slopes, as SVG.
 
 Series differ in colour (Okabe and Ito, made for colour-blind eyes), in dashes and in the shape of their marks, and are
-named at the slope; text and axes take the reader's light or dark scheme.
+named at the slope. Two columns of panels, so that the text can be read on a phone; the ground is light, and the site
+turns it dark on a dark page, as it does with every figure.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from collections.abc import Mapping
 from math import ceil, floor, log10
 from typing import Any
 
-WIDTH, HEIGHT, LEFT, TOP = 190, 150, 62, 46  # a panel's plot, and where the first one starts
-STEP_X, STEP_Y = WIDTH + 78, HEIGHT + 96
+WIDTH, HEIGHT, LEFT, TOP = 180, 130, 72, 32  # a panel's plot, and where the first one starts
+STEP_X, STEP_Y = WIDTH + 92, HEIGHT + 112
 NAMES = {"d": "d", "m": "m", "density": "density", "block_size": "block size"}
 SERIES = (("sp", "SP", "#0072B2", "", "circle"), ("lcg", "LCG", "#D55E00", "6 3", "square"),
-          ("insertion", "insertion", "#009E73", "2 3", "diamond"))  # fmt: skip
-BYTES = (("bytes", "bytes", "#CC79A7", "", "circle"),)
+          ("insertion", "insertion", "#008F68", "2 3", "diamond"))  # fmt: skip
+BYTES = (("bytes", "bytes", "#B8568C", "", "circle"),)
 STYLE = (
-    "text{font:11px system-ui,sans-serif;fill:#222}.axis{stroke:#666}.grid{stroke:#8884;stroke-width:.5}"
-    ".paper{fill:#fff}@media(prefers-color-scheme:dark){text{fill:#ddd}.axis{stroke:#999}.paper{fill:#161616}}"
+    "text{font:13px system-ui,sans-serif;fill:#222}.axis{stroke:#666}.grid{stroke:#8884;stroke-width:.5}"
+    ".paper{fill:#fbfaf5}"
 )
 
 
@@ -67,20 +68,20 @@ def panel(sweep: Mapping[str, Any], name: str, series: tuple[Any, ...], column: 
     for decade in y.decades():
         at = y(10.0**decade)
         out.append(f'<line class="grid" x1="{x0}" x2="{x0 + WIDTH}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        label = f"{10.0**decade:g} s" if row == 0 else f"{10.0 ** (decade - 6):g} MB"
-        out.append(f'<text x="{x0 - 6}" y="{at + 4:.1f}" text-anchor="end">{label}</text>')
+        label = f"{10.0**decade:g} s" if series is SERIES else f"{10.0 ** (decade - 6):g} MB"
+        out.append(f'<text x="{x0 - 6}" y="{at + 4.5:.1f}" text-anchor="end">{label}</text>')
     for value in (xs[0], xs[-1]):
-        out.append(f'<text x="{x(value):.1f}" y="{y0 + HEIGHT + 15}" text-anchor="middle">{short(value)}</text>')
+        out.append(f'<text x="{x(value):.1f}" y="{y0 + HEIGHT + 17}" text-anchor="middle">{short(value)}</text>')
     out.append(f'<path class="axis" fill="none" d="M{x0} {y0}V{y0 + HEIGHT}H{x0 + WIDTH}"/>')
     for n, (key, label, colour, dash, shape) in enumerate(series):
         places = [(x(v), y(p[key])) for v, p in zip(xs, points, strict=True)]
         path, line = " ".join(f"{a:.1f},{b:.1f}" for a, b in places), f'stroke="{colour}" stroke-dasharray="{dash}"'
         out.append(f'<polyline fill="none" {line} stroke-width="1.8" points="{path}"/>')
         out += [mark(shape, a, b, colour) for a, b in places]
-        at = y0 + HEIGHT + 33 + 14 * n
+        at = y0 + HEIGHT + 36 + 17 * n
         out.append(mark(shape, x0 + 4, at - 4, colour))
         out.append(f'<text x="{x0 + 14}" y="{at}">{label}: slope {sweep["slopes"][key]:.2f}</text>')
-    title = f"{'time' if row == 0 else 'memory'} against {NAMES[name]}"
+    title = f"{'time' if series is SERIES else 'memory'} against {NAMES[name]}"
     out.append(f'<text x="{x0}" y="{y0 - 10}" font-weight="600">{title}</text>')
     return "\n".join(out)
 
@@ -88,11 +89,11 @@ def panel(sweep: Mapping[str, Any], name: str, series: tuple[Any, ...], column: 
 def picture(growth: Mapping[str, Any]) -> str:
     """Return the whole picture, SVG."""
     sweeps = growth["sweeps"]
-    wide, high = LEFT + 4 * STEP_X - 40, TOP + 2 * STEP_Y
+    wide, high = LEFT + 2 * STEP_X - 74, TOP + 4 * STEP_Y - 32
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" role="img" '
-        'aria-label="Log-log plots of time and memory of SP, LCG and insertion against d, m, density and block size">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
+        'role="img" aria-label="Log-log plots of time and memory of SP, LCG and insertion against d, m, density and block size">'
         f'<style>{STYLE}</style><rect class="paper" width="{wide}" height="{high}"/>'
     )
-    panels = [panel(sweeps[n], n, s, c, r) for r, s in enumerate((SERIES, BYTES)) for c, n in enumerate(sweeps)]
+    panels = [panel(sweeps[n], n, s, c, r) for r, n in enumerate(sweeps) for c, s in enumerate((SERIES, BYTES))]
     return "\n".join([head, *panels, "</svg>"]) + "\n"
