@@ -461,7 +461,7 @@ def _html(run: Trace) -> str:
     body = "".join(_html_row(event, row) for event, row in zip(run.events[:MOST_ROWS], table(run), strict=False))
     more = len(run.events) - MOST_ROWS
     rest = f"<p>{more} more events: <code>efcp_ref.tracing.table(run)</code> has all.</p>" if more > 0 else ""
-    title = f"{html.escape(run.function)}: {len(run.events)} events"
+    title = f"{html.escape(run.function.lstrip('_'))}: {len(run.events)} events"
     return (
         f'<div style="max-height: 32em; overflow: auto" tabindex="0" role="region" aria-label="trace of {title}">'
         f'<table style="color: inherit"><caption style="text-align: left">{title}</caption>'
@@ -470,7 +470,7 @@ def _html(run: Trace) -> str:
 
 
 def _html_row(event: Event, row: Row) -> str:
-    code = f'<code style="white-space: pre; margin-left: {event.depth}em">{html.escape(event.code)}</code>'
+    code = f'<code style="white-space: pre-wrap; margin-left: {event.depth}em">{html.escape(event.code)}</code>'
     cells = (printed_html(event.line), code, f"<code>{html.escape(row.changed)}</code>" if row.changed else "")
     return f'<tr><th scope="row"{_LEFT}>{event.line}</th>' + "".join(f"<td{_LEFT}>{c}</td>" for c in cells) + "</tr>"
 
