@@ -130,7 +130,7 @@ tell(5)
 # %%
 a = np.array([at(step, "1:5")["a"] for step in range(1, 6)])
 sent = [set(at(step, "1:6")["c"]["indices"].tolist()) for step in range(1, 6)]
-fig, ax = plt.subplots(figsize=(7.0, 3.4))
+fig, ax = plt.subplots(figsize=(6.0, 3.4))
 ax.imshow(np.abs(a), cmap="Greys", vmin=0, vmax=9, aspect="auto")
 for (row, column), value in np.ndenumerate(a):
     kept = column in sent[row]

@@ -90,7 +90,7 @@ LAM, ETA = [1e-4, 1e-3, 1e-2, 1e-1, 1.0], [1e-3, 1e-2, 1e-1, 1.0]
 grid = np.array([[loss(lam, eta) for lam in LAM] for eta in ETA])
 
 # %%
-fig, ax = plt.subplots(figsize=(7.0, 3.4))
+fig, ax = plt.subplots(figsize=(6.0, 3.4))
 ax.imshow(np.log10(grid), cmap="Blues", aspect="auto", vmin=np.log10(grid.min()), vmax=2)
 for (row, column), value in np.ndenumerate(grid):
     best = column == grid[row].argmin()

@@ -91,7 +91,7 @@ for rank in RANKS:
     for _ in range(6):
         P, Q = efcp_ref.power_compress(image, Q)
     pictures.append(P @ Q.T)
-fig, axes = plt.subplots(1, 4, figsize=(7.0, 2.1))
+fig, axes = plt.subplots(1, 4, figsize=(6.0, 2.1))
 for ax, picture, title in zip(axes, pictures, ("whole", "rank 1", "rank 2", "rank 4"), strict=True):
     ax.imshow(picture, cmap="Greys", vmin=0, vmax=1)
     ax.set(title=title, xticks=[], yticks=[])

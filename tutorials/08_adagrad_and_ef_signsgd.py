@@ -64,7 +64,7 @@ plain = run(lambda state, gradient: sign_sgd_step(state, gradient, GAMMA), g, ST
 feedback = ef_signsgd_run(g, START, GAMMA, T)
 
 # %%
-fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.3))
+fig, (left, right) = plt.subplots(1, 2, figsize=(6.0, 3.3))
 axis = np.linspace(-0.4, 1.4, 60)
 levels = [[counterexamples.kinked([a, b]) for a in axis] for b in axis]
 left.contour(axis, axis, levels, levels=8, colors="#999999", linewidths=0.8)

@@ -48,7 +48,7 @@ show_trace(run, keep=lambda event: event.line in ("2:8", "2:11", "2:13", "2:14",
 
 # %%
 rounds = [event.variables for event in run.events if event.line == "2:8" and event.changed]
-fig, ax = plt.subplots(figsize=(7.0, 2.0))
+fig, ax = plt.subplots(figsize=(6.0, 2.0))
 for number, variables in enumerate(rounds):
     for lane, j in zip(variables["lanes"], variables["j"], strict=True):
         ax.add_patch(plt.Rectangle((j + 0.05, 0.1), 0.9, 0.8, color=(BLUE, RED, GREEN, PURPLE)[lane]))

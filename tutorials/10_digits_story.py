@@ -89,7 +89,7 @@ for name in METHODS:
 
 # %%
 densities = [5, 1, 0.1]
-fig, (left, right) = plt.subplots(1, 2, figsize=(7.0, 3.3))
+fig, (left, right) = plt.subplots(1, 2, figsize=(6.0, 3.3))
 for suffix, color, marker, label in (("", BLUE, "o", "feedback"), (", no feedback", RED, "s", "no feedback")):
     names = [f"S-MFAC {p:g}%{suffix}" for p in densities]
     for ax, values in ((left, final), (right, test)):
@@ -110,7 +110,7 @@ show(fig, alt="Left: training loss against density; with feedback it stays near 
 # gradients of constant norm it would be hyperbolic, $\|\xi\| / t$ (R30); here gradients shrink, and the fall has a floor.
 
 # %%
-fig, ax = plt.subplots(figsize=(7.0, 2.8))
+fig, ax = plt.subplots(figsize=(6.0, 2.8))
 for name, color, style in (("S-MFAC 5%", GREEN, "-."), ("S-MFAC 1%", BLUE, "-"), ("S-MFAC 0.1%", PURPLE, "--")):
     curves = np.array([result["metric"] for result in runs[name]], float)
     ax.semilogy(range(10, 641, 10), np.median(curves, axis=0), color=color, linestyle=style, label=name)

@@ -148,7 +148,7 @@ for name, way in ways.items():
         ratios[name].append(max(check.ratio for check in checks if check.stage == "omega"))
 
 # %%
-fig, ax = plt.subplots(figsize=(7.0, 3.6))
+fig, ax = plt.subplots(figsize=(6.0, 3.6))
 jitter = np.random.default_rng(0)
 for place, values in enumerate(ratios.values()):
     height = np.clip(values, 1e-3, 1e7)

@@ -120,7 +120,7 @@ for name, make in optimizers.items():
 # %%
 metric = feedback_metric(errors, gradients)
 d = sum(p.numel() for p in model().parameters())
-fig, (left, middle, right) = plt.subplots(1, 3, figsize=(7.6, 3.0))
+fig, (left, middle, right) = plt.subplots(1, 3, figsize=(6.6, 3.2))
 for (name, result), color, style in zip(results.items(), COLOURS, ("-", "--", "-.", ":"), strict=False):
     smooth = np.convolve(result["loss"], np.ones(8) / 8, mode="valid")
     left.semilogy(smooth, color=color, linestyle=style, label=name)

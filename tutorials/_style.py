@@ -1,7 +1,8 @@
 """Figures and traces of the tutorials: one look, colours for every kind of sight, a text for every picture.
 
-Figures stand on their own light card, so their text keeps its contrast on a dark page, too. The colours are four of
-Okabe and Ito's, and black: each has a contrast of at least 3 on the card. Lines differ in style as well as in colour.
+Figures stand on their own light card, so their text keeps its contrast on a dark page, too; the site turns the card
+dark there. They are narrow, so that their text can be read on a phone. The colours are four of Okabe and Ito's, and
+black: each has a contrast of at least 3 on the card. Lines differ in style as well as in colour.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ plt.rcParams.update({
     "figure.facecolor": CARD, "axes.facecolor": CARD, "savefig.facecolor": CARD, "text.color": BLACK,
     "axes.labelcolor": BLACK, "xtick.color": BLACK, "ytick.color": BLACK, "axes.edgecolor": "#777777",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": "#dddddd",
-    "axes.axisbelow": True, "font.size": 10, "legend.frameon": False, "lines.linewidth": 1.8, "figure.dpi": 110,
-    "figure.constrained_layout.use": True, "figure.figsize": (7.0, 3.2), "axes.titlesize": 10,
+    "axes.axisbelow": True, "font.size": 10.5, "legend.frameon": False, "lines.linewidth": 1.8, "figure.dpi": 110,
+    "figure.constrained_layout.use": True, "figure.figsize": (6.0, 3.1), "axes.titlesize": 10.5,
     "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1))]),
 })  # fmt: skip
 
