@@ -1,4 +1,7 @@
-"""A Griffe extension: docstrings are plain text, an asterisk in a formula is an asterisk, and an example is code."""
+"""A Griffe extension: docstrings are plain text, an asterisk in a formula is an asterisk, and an example is code.
+
+So is what click is told not to wrap, by a line that holds a backspace alone.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class PlainText(griffe.Extension):
 
     def on_instance(self, *, obj: Any, **kwargs: Any) -> None:
         """Change the docstring of one object."""
-        if obj.docstring and ("*" in obj.docstring.value or ">>>" in obj.docstring.value):
+        if obj.docstring and any(mark in obj.docstring.value for mark in ("*", ">>>", "\b")):
             obj.docstring.value = marked(obj.docstring.value)
 
 
@@ -22,6 +25,8 @@ def marked(text: str) -> str:
 
     >>> marked("a*b\n\n>>> 2 * 3\n6\n\nc").split("\n\n")
     ['a\\*b', '```pycon\n>>> 2 * 3\n6\n```', 'c']
+    >>> marked("\b\nExample:\n  efcp-ref list *").splitlines()
+    ['```text', 'Example:', '  efcp-ref list *', '```']
     """
     rows: list[str] = []
     fence = ""
@@ -29,6 +34,10 @@ def marked(text: str) -> str:
         if not fence and line.lstrip().startswith(">>>"):
             fence = line[: len(line) - len(line.lstrip())] + "```"
             rows.append(f"{fence}pycon")
+        elif line.strip(" ") == "\b":
+            fence = line.replace("\b", "```")
+            rows.append(f"{fence}text")
+            continue
         elif fence and not line.strip():
             rows.append(fence)
             fence = ""
@@ -37,5 +46,5 @@ def marked(text: str) -> str:
 
 
 def _escaped(line: str) -> str:
-    parts = re.split(r"(``.*?``|`[^`]*`)", line)
+    parts = re.split(r"(``.*?``|`[^`]*`|(?<![\w*])\*\w+\*(?![\w*]))", line)  # code, or one *word* of stress
     return "".join(part if number % 2 else part.replace("*", r"\*") for number, part in enumerate(parts))

@@ -6,7 +6,6 @@ import ast
 import html
 import inspect
 import os
-import re
 import subprocess
 import sys
 from functools import cache
@@ -211,7 +210,7 @@ def prose(text: str) -> str:
     >>> prose("``a < b`` by `f`")
     '<code>a &lt; b</code> by <code>f</code>'
     """
-    return rich(re.sub(r"``(.+?)``", r"`\1`", " ".join(text.split())))
+    return rich(" ".join(text.split()))
 
 
 def run(*command: str, expected: tuple[int, ...] = (0,)) -> str:

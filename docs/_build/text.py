@@ -18,6 +18,8 @@ def rich(text: str) -> str:
 
     >>> rich(r"\textbf{for} $a < b$ do `x`")
     '<strong>for</strong> <span class="arithmatex">\\(a &lt; b\\)</span> do <code>x</code>'
+    >>> rich("``x`` and `y`")
+    '<code>x</code> and <code>y</code>'
     """
     parts = []
     for number, part in enumerate(_MATH.split(text)):
@@ -30,7 +32,7 @@ def rich(text: str) -> str:
 
 def _words(text: str) -> str:
     text = re.sub(r"\\textbf\{([^}]*)\}", r"<strong>\1</strong>", text).replace(r"\_", "_")
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    return re.sub(r"(`{1,2})(.+?)\1", r"<code>\2</code>", text)
 
 
 def code(text: str, language: str = "python") -> str:

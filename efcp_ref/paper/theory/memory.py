@@ -27,7 +27,7 @@ def dense_window(m: int, d: int, value_bytes: int = 4) -> Bytes:
         value_bytes: bytes of a value, at least 1.
 
     Returns:
-        ``{"G": bytes}``.
+        The bytes, under the name G.
 
     Raises:
         TypeError, ValueError: an argument is not an integer of at least 1.
