@@ -211,10 +211,10 @@ def heading(page: Path) -> str:
 
 
 def tutorial_list(names: list[str]) -> str:
-    """Return the list of the tutorials, with what each teaches."""
+    """Return the list of the tutorials, each with the number that the text uses; the first is 0."""
     if not names:
         return "The tutorials are not part of this build.\n"
-    return "\n".join(f"{int(n[:2])}. [{heading(STAGE / 'learn' / f'{n}.md')}]({n}.md)" for n in names) + "\n"
+    return "\n".join(f"- **{int(n[:2])}** [{heading(STAGE / 'learn' / f'{n}.md')}]({n}.md)" for n in names) + "\n"
 
 
 # ---- nav and mkdocs ----------------------------------------------------------------------------------------------
