@@ -92,7 +92,8 @@ def picture(growth: Mapping[str, Any]) -> str:
     wide, high = LEFT + 2 * STEP_X - 74, TOP + 4 * STEP_Y - 32
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}" '
-        'role="img" aria-label="Log-log plots of time and memory of SP, LCG and insertion against d, m, density and block size">'
+        'role="img" '
+        'aria-label="Log-log plots of time and memory of SP, LCG and insertion against d, m, density and block size">'
         f'<style>{STYLE}</style><rect class="paper" width="{wide}" height="{high}"/>'
     )
     panels = [panel(sweeps[n], n, s, c, r) for r, n in enumerate(sweeps) for c, s in enumerate((SERIES, BYTES))]
