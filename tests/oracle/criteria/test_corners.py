@@ -385,6 +385,9 @@ def test_when_orthogonality_is_undecided():
     assert check(ill, off, "svd").verdict == FAIL
     assert check(good * 2.0**-60, off, "svd").reason == "underflow"
     assert check(good * 2.0**-48, off, "svd").verdict == FAIL
+    edge = good / np.abs(good).max() * 2.0**-51  # its square is the smallest normal number times 2^24
+    assert check(edge, off, "svd").verdict == FAIL
+    assert check(edge * (1 - 2.0**-40), off, "svd").reason == "underflow"
     assert check(np.zeros((6, 2)), off, "svd").verdict == FAIL
     middle = P @ np.array([[1.0, 1.0], [0, 0.02]])
     slight = (P @ np.array([[1.0, 1e-3], [0, 1.0]])).astype(np.float32)

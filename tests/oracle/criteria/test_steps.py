@@ -693,3 +693,15 @@ def test_the_rank_of_a_layer(shape: tuple[int, ...], rank: int, layer: tuple[int
     case, result = ran("low_rank_mfac", T=1)
     run = directions.Run(case, Declared(), result["u"], UNITS["float32"], {"shapes": [shape], "rank": rank})
     assert layers(run) == [layer]
+
+
+def test_vectors_alone_in_a_hidden_low_rank_run() -> None:
+    """Rows stored whole: no product in an entry of the window, d terms in a scalar product, radii ``u ||a||``."""
+    case, result = ran("low_rank_mfac", T=1, shapes=[(4,), (5,)], Q0=[])
+    g = case.arguments["gradients"][0]
+    G, R = np.zeros((3, 9)), np.zeros((3, 9))
+    G[0], R[0] = g, U1 * np.repeat([np.linalg.norm(g[:4]), np.linalg.norm(g[4:])], [4, 5])
+    w = directions.Window(G, np.abs(G), g, np.abs(g), 9, 0, R, R[0])
+    solve = directions.Solve(w, None, 3, 0.5, UNITS["float32"])
+    for at in range(9):
+        moved_u(case, result["u"], (0, at), float(solve.expected[at]), float(solve.bound[at]))

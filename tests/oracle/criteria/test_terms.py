@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
-from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, selection
-from efcp_ref.oracle.criteria.structure import precision
+from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, low_rank, selection
+from efcp_ref.oracle.criteria.structure import precision, probable
 from efcp_ref.oracle.exact import Pair
 
 Array = np.ndarray
@@ -154,6 +154,25 @@ def test_a_dropped_NaN_is_no_mistake_where_only_NaN_are_kept() -> None:
         result = {"indices": np.array(kept, np.int32), "values": a[kept]}
         checks = judged(case_of("top_k", {"a": a, "k": k}), result, Declared(nan="largest"))
         assert (FAIL not in {c.verdict for c in checks}) == right, (k, kept)
+    for k, kept, right in ((1, [1], True), (1, [0], False), (2, [0, 1], True), (2, [1, 2], True), (2, [0, 2], False)):
+        result = {"indices": np.array(kept, np.int32), "values": a[kept]}
+        checks = judged(case_of("top_k", {"a": a, "k": k}), result, Declared(nan="smallest"))
+        assert (FAIL not in {c.verdict for c in checks}) == right, (k, kept)
+
+
+@pytest.mark.parametrize(
+    ("indices", "verdict"),
+    [([0, 1, 2], INCONCLUSIVE), ([0, 1], PASS), ([0, 1, 1], FAIL), ([0, 1, 10], FAIL), ([-1, 0, 1], FAIL),
+     ([0, 1, 2, 3], FAIL)],
+)  # fmt: skip
+def test_a_count_that_rounding_explains_excuses_nothing_else(indices: list[int], verdict: str) -> None:
+    """0.2 of 10 are two, ``ceil`` of the double 0.2 times 10 is three: not four, not twice the same, not outside."""
+    a = np.arange(10.0, 0.0, -1.0)
+    case = case_of("block_top_k", {"a": a, "block_size": 10, "density": 0.2}, "density")
+    held = np.array(indices, np.int32)
+    checks = CRITERIA["block_top_k"](case, {"indices": held, "values": a[np.clip(held, 0, 9)]}, Declared())
+    found = {c.verdict for c in checks}
+    assert (FAIL in found, INCONCLUSIVE in found) == (verdict == FAIL, verdict == INCONCLUSIVE)
 
 
 # ------------------------------------------------------------------ GGT
@@ -237,3 +256,99 @@ def test_equality_is_asked_of_sign_where_the_difference_is_a_number_of_its_preci
     result = {"x": np.float32(arguments["x"] - p), "e": np.zeros(2, np.float32)}
     checks = judged(case, result)
     assert [(c.tier, c.verdict) for c in checks[:2]] == [(tier, PASS)] * 2
+
+
+def test_when_the_probable_bound_is_asked_for() -> None:
+    """``6 sqrt n`` of n roundings, where n > 36 and the whole bound holds."""
+
+    def parts(n: float, verdict: str) -> list[tuple[str, float]]:
+        asked = []
+
+        def one(tier: str, part: float) -> Check:
+            asked.append((tier, part))
+            return Check("S", tier, "W:5", "", verdict=verdict)
+
+        assert [c.tier for c in probable(one, n)] == [tier for tier, _ in asked]
+        return asked
+
+    assert parts(36, PASS) == [("T2", 1.0)]
+    assert parts(37, PASS) == [("T2", 1.0), ("T3", pytest.approx(6 / np.sqrt(37), rel=1e-12))]
+    assert parts(37, FAIL) == parts(37, INCONCLUSIVE) == [("T2", 1.0)]
+
+
+# ------------------------------------------------------------------ M-FAC, stored coarser than it is computed
+
+
+def stored_mfac() -> tuple[Case, dict[str, Array], Declared]:
+    """All stages in bfloat16, computed in float32."""
+    rng = np.random.default_rng(3)
+    G, x, lam = np.float32(rng.standard_normal((3, 5))).astype(float), np.float32(rng.standard_normal(5)), 0.5
+    x = x.astype(float)
+    S, h = ((G @ a).astype(ml_dtypes.bfloat16) for a in (G.T, x))
+    c = np.linalg.solve(S.astype(float) + 1.5 * np.eye(3), h.astype(float)) / lam
+    u = x / lam - np.linalg.solve(G @ G.T + 1.5 * np.eye(3), G @ x) @ G / lam
+    result = {"S": S, "h": h, "c": c.astype(ml_dtypes.bfloat16), "u": u.astype(ml_dtypes.bfloat16)}
+    said = Declared({"accumulator": "float32"}, "factorisation")
+    return case_of("mfac_direction", {"G": G, "lam": lam, "x": x}), result, said
+
+
+def test_coefficients_that_are_stored_coarser() -> None:
+    """``(3m + 10) u |L||L^T||w| + 4u |h|`` with the unit of the storage: c is what u was computed from."""
+    case, result, said = stored_mfac()
+    M = result["S"].astype(float) + 1.5 * np.eye(3)
+    M = np.tril(M) + np.tril(M, -1).T
+    L, w, h = np.abs(np.linalg.cholesky(M)), 0.5 * np.abs(result["c"].astype(float)), np.abs(result["h"].astype(float))
+    check = worst(judged(case, result, said), "c")
+    bound = 2.0**-8 * (19 * L @ (L.T @ w) + 4 * h)
+    assert check.verdict == PASS
+    assert check.bound == pytest.approx(bound[check.at], rel=1e-6)
+
+
+def test_a_direction_alone_that_is_stored_coarser() -> None:
+    """The bound in the unit of the accumulator; of S, h and u ``u_s (|s| + bound) + tiny_s / 2`` for the storage."""
+    case, result, said = stored_mfac()
+    G, x = case.arguments["G"], case.arguments["x"]
+    M = G @ G.T + 1.5 * np.eye(3)
+    L, w = np.abs(np.linalg.cholesky(M)), np.linalg.solve(M, G @ x)
+    ref, spread, size = (x - w @ G) / 0.5, np.abs(np.linalg.inv(M) @ G).T, np.abs(G)
+
+    def stored(bound: Array, value: Array) -> Array:
+        return bound + 2.0**-8 * (np.abs(value) + bound) + 2.0**-134
+
+    own = U * 19 * L @ (L.T @ np.abs(w)) + stored(5 * U * size @ np.abs(x), G @ x)
+    own += stored(5 * U * size @ size.T, G @ G.T) @ np.abs(w)
+    bound = stored((spread @ own + 7 * U * (np.abs(x) + np.abs(w) @ size)) / 0.5 + 2 * U * np.abs(ref), ref)
+    check = worst(judged(case, {"u": result["u"]}, said), "u")
+    assert check.verdict == PASS
+    assert check.bound == pytest.approx(bound[check.at], rel=1e-6)
+
+
+# ------------------------------------------------------------------ low rank
+
+
+def test_roundings_before_the_products_of_low_rank_count() -> None:
+    """q + r and p + r in place of q and p, and a weight in place of |M|; where nothing is large, ``tiny`` as often."""
+    rng = np.random.default_rng(2)
+    M, Q = (np.float32(rng.standard_normal(s)).astype(float) for s in ((9, 8), (8, 3)))
+    P = np.float32(np.linalg.qr(M @ Q)[0])
+    weight, P64, declared = 1.5 * np.abs(M), P.astype(float), Declared(orthogonalisation="svd")
+    for unit in (SINGLE, replace(SINGLE, u=2.0**-60, tiny=1e-3)):
+        checks = low_rank.factors(M, Q, P, np.float32(M.T @ P64), unit, declared, 3, weight)
+        loss = float(np.linalg.norm(P64.T @ P64 - np.eye(3)))
+        bound = 11 * (unit.u * np.linalg.norm(weight @ np.abs(Q)) + np.sqrt(27) * unit.tiny)
+        bound += (8 * 27 * unit.u + 1.2 * loss) * np.linalg.norm(M @ Q)
+        assert checks[1].bound == pytest.approx(bound, rel=1e-6)
+        size = weight.T @ np.abs(P64)
+        for check, n in zip(checks[2:], (12, 12), strict=True):
+            assert check.bound == pytest.approx(n * (unit.u * size[check.at] + unit.tiny), rel=1e-6)
+
+
+@pytest.mark.parametrize(("x", "e", "line"), [(1.0, 0.0, "S1:6"), (0.0, 1.0, "S1:7"), (1.0, 1.0, "S1:5")])
+def test_which_line_of_sign_is_blamed_where_equality_is_asked(x: float, e: float, line: str) -> None:
+    """One of x' and e' right to the bit: the other's own line; both wrong by the same: Delta itself."""
+    g = np.array([4.0, -4.0])
+    case = case_of("sign_step", {"x": np.zeros(2), "e": np.zeros(2), "g": g, "gamma": 0.5}, "exact")
+    Delta = np.array([2.0, -2.0])
+    result = {"x": np.float32(-Delta + [x, 0]), "e": np.float32(0.5 * g - Delta + [e, 0])}
+    first = next(c for c in judged(case, result) if c.verdict == FAIL)
+    assert (first.line, first.tier) == (line, "T1")
