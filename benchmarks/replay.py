@@ -286,6 +286,7 @@ def judged(path: Path, run: Training, picture: Path | None = None) -> dict[str, 
     began, found = time.process_time(), replay.replay(path)
     used, free = time.process_time() - began, replay.free_run(path)
     if picture:
+        picture.unlink(missing_ok=True)
         replay.plot(found, free, picture)
     ratios = {f"{stage} {line}": s.largest for (stage, tier, line), s in found.stages.items() if tier in ("T1", "T2")}
     worst = {name: float(f"{ratio:.3g}") for name, ratio in ratios.items()}

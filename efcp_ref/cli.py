@@ -217,7 +217,26 @@ def _consistent(
         raise click.UsageError("--fresh goes with --report")
     if large and only is not None:
         raise click.UsageError("--large judges all of the large cases; --case alone judges one of them")
+    for door, given in (("--outputs", outputs is not None), ("--command", command is not None), ("--large", large)):
+        _without_effect(door if given else "")
     _one_case(only)
+
+
+SILENT = {  # options of `check` that a door or a choice leaves without effect
+    "": (),
+    "--outputs": ("cases", "seed", "dtype", "timeout", "memory", "device", "workers", "jobs", "dask"),
+    "--command": ("device",),
+    "--large": ("cases", "timeout", "memory", "folder", "workers", "jobs", "dask"),
+}
+
+
+def _without_effect(door: str) -> None:
+    """Refuse what was asked for and would do nothing."""
+    context = click.get_current_context()
+    given = [n for n in SILENT[door] if context.get_parameter_source(n) is not click.core.ParameterSource.DEFAULT]
+    if given:
+        options = {p.name: p.opts[0] for p in context.command.params}
+        raise click.UsageError(f"{options[given[0]]} has no effect with {door}: leave it out")
 
 
 def _one_case(only: int | None) -> None:
@@ -652,6 +671,8 @@ def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_
         raise click.UsageError(f"nothing is called {name!r}{hint} (efcp-ref reproduce --list)")
     try:
         result = room.reproduce(name, out, again=again, say=lambda line: click.echo(line, err=True))
+    except FileExistsError as why:
+        raise click.UsageError(f"--out {out}: {why}") from None
     except ModuleNotFoundError as why:
         raise NoFigure(why.name) from None
     if as_json:

@@ -7,6 +7,7 @@ minutes. Runs of public packages are read in any case: ``python -m efcp_ref.clai
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +62,7 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
 
     Raises:
         KeyError: no such name.
+        FileExistsError: the folder holds a file of the figure's name; nothing is computed.
 
     >>> reproduce("table-12").rows[0]
     ('rank 1', '2.98', '2.98', 'equal bytes: 1.49')
@@ -71,12 +73,14 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     if name not in {claim.id for claim in claims()}:
         raise KeyError(f"nothing is called {name!r}, choose from {', '.join(item.name for item in items())}")
     claim = CLAIMS[name]
+    file = folder / f"{name}.svg" if folder is not None and claim.draw is not None else None
+    if file is not None and os.path.lexists(file):
+        raise FileExistsError(f"{file.name} exists there, and is not overwritten; name another folder")
     measured = _measured_again(claim, say) if again and claim.trained else claim.measure(SEEDS)
-    file = None
-    if folder is not None and claim.draw is not None:
+    if file is not None:
         from efcp_ref.claims.figures import save
 
-        file = folder / f"{name}.svg"
+        assert claim.draw is not None
         save(claim.draw(measured), file)
     conditions = tuple((c.text, c.left, c.right, c.met) for c in measured.conditions)
     return Result(name, claim.title, measured.verdict, measured.columns, measured.rows, conditions, file)

@@ -106,6 +106,12 @@ def test_the_module_is_the_command_and_its_help_is_quick():
         (("trace", "sparse_mfac", "--steps", 10**20), "1<=x<=100"),
         (("check", HERE / "good.py", "--vectors", "."), "--vectors goes with --outputs"),
         (("check", HERE / "good.py", "--fresh"), "--fresh goes with --report"),
+        *((("check", "--outputs", ".", option, value), f"{option} has no effect with --outputs") for option, value in (
+            ("--seed", 0), ("--cases", 40), ("--dtype", "float32"), ("--timeout", 10), ("--memory", 8), ("--jobs", 2),
+            ("--device", "cpu"), ("--workers", 2), ("--dask", "tcp://x"))),
+        *((("check", HERE / "good.py", "--large", option, value), f"{option} has no effect with --large")
+          for option, value in (("--cases", 40), ("--report", "x"), ("--jobs", 2), ("--workers", 2))),
+        (("check", "--command", "true", "--device", "cpu"), "--device has no effect with --command"),
         (("check", HERE / "good.py", "--case", 1, "--cases", 40), "leave --cases out"),
         (("check", HERE / "good.py", "--case", 1, "--large"), "--large judges all"),
         (("gen", "sp", "--case", 1, "--cases", 2), "leave --cases out"),

@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -343,8 +344,10 @@ class FreeRun:
 def free_run(path: str | Path, most: int | None = None) -> FreeRun:
     """Run the reference freely on the gradients of a dump that starts at t = 1: a picture, never a verdict.
 
+    Where a step cannot be read the run ends.
+
     Raises:
-        Hostile: the dump is damaged.
+        Hostile: it is no dump, or its head breaks a rule.
     """
     import efcp_ref
 
@@ -352,15 +355,16 @@ def free_run(path: str | Path, most: int | None = None) -> FreeRun:
     in_range(reader.parameters)
     it, name = getattr(efcp_ref, reader.optimizer)(**reader.parameters), "xi"
     t, far, left = [], [], []
-    for step in _checked(reader):
-        if (most is not None and step.t > most) or not np.isfinite(t0.wide(step.g)).all():
-            break
-        u = it.step(t0.wide(step.g))
-        t.append(step.t)
-        far.append(_apart(t0.wide(step.u), t0.wide(u)))
-        name = "e" if reader.optimizer == "ef_signsgd" else "xi"
-        if step.state is not None and name in step.state and name in it.state():
-            left.append(_apart(t0.wide(step.state[name]), t0.wide(it.state()[name])))
+    with suppress(Hostile):
+        for step in _checked(reader):
+            if (most is not None and step.t > most) or not np.isfinite(t0.wide(step.g)).all():
+                break
+            u = it.step(t0.wide(step.g))
+            t.append(step.t)
+            far.append(_apart(t0.wide(step.u), t0.wide(u)))
+            name = "e" if reader.optimizer == "ef_signsgd" else "xi"
+            if step.state is not None and name in step.state and name in it.state():
+                left.append(_apart(t0.wide(step.state[name]), t0.wide(it.state()[name])))
     return FreeRun(tuple(t), tuple(far), tuple(left))
 
 
@@ -458,13 +462,16 @@ def alt(found: Replay, free: FreeRun) -> str:
 
 
 def plot(found: Replay, free: FreeRun, file: str | Path) -> str:
-    """Draw the free run's distance per step into an SVG or PNG file; return the words that stand for the picture.
+    """Draw the free run's distance per step into a new SVG or PNG file; return the words that stand for the picture.
 
     Raises:
+        FileExistsError: the file exists; it is not overwritten.
         ModuleNotFoundError: matplotlib is not installed.
     """
     from matplotlib.figure import Figure
 
+    if os.path.lexists(file):
+        raise FileExistsError(f"{file} exists, and is not overwritten; name a new file")
     figure = Figure(figsize=(7.0, 3.4), layout="constrained")
     axes = figure.subplots()
     for values, name, colour, dash in ((free.u, "direction u", BLUE, "-"), (free.xi, "error xi", ORANGE, "--")):

@@ -1,6 +1,7 @@
 """`efcp-ref reproduce`: lists, computes, draws, the same numbers and the same bytes on a second run."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -42,6 +43,22 @@ def test_a_second_run_gives_the_same_numbers_and_the_same_figure(name, tmp_path)
     first, second = (reproduce(name, tmp_path / folder) for folder in "ab")
     assert text(first._replace(figure=None)) == text(second._replace(figure=None))
     assert first.figure.read_bytes() == second.figure.read_bytes()
+
+
+def test_a_figure_takes_no_file_away(tmp_path, monkeypatch):
+    """Refused before anything is computed."""
+    from efcp_ref.claims.core import CLAIMS
+
+    mine = tmp_path / "memory.svg"
+    mine.write_text("mine")
+    claim = CLAIMS["memory"]
+    monkeypatch.setitem(CLAIMS, "memory", replace(claim, measure=lambda seeds: pytest.fail("computed")))
+    told = called("memory", "--out", str(tmp_path))
+    assert told.exit_code == 2
+    assert "is not overwritten" in told.output
+    with pytest.raises(FileExistsError, match="name another folder"):
+        reproduce("memory", tmp_path)
+    assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["sparse-ggt", "batch-size"])  # the second needs the runs that choose the rates

@@ -520,6 +520,30 @@ def test_a_figure_takes_no_file_away(run, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["link.svg", "run.efcp", "same.svg"]
 
 
+def test_the_function_takes_no_file_away(run, tmp_path):
+    found, free, file = replay.replay(run), replay.free_run(run), tmp_path / "mine.svg"
+    file.write_text("mine")
+    with pytest.raises(FileExistsError, match="is not overwritten"):
+        replay.plot(found, free, file)
+    assert file.read_text() == "mine"
+
+
+def test_a_dump_damaged_midway_is_drawn_up_to_there(tmp_path):
+    pytest.importorskip("matplotlib")
+    path = write(tmp_path / "r")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) * 2 // 3] ^= 255
+    path.write_bytes(damaged)
+    judged = replay.replay(path)
+    assert judged.damage
+    assert 0 < len(replay.free_run(path).t) == judged.passed < 10
+    told = replayed(path, "--plot", tmp_path / "p.svg")
+    assert told.exit_code == judged.exit_code == 3
+    assert "stays within one per cent" in told.output
+    assert (tmp_path / "p.svg").exists()
+
+
 def test_without_matplotlib_it_says_what_to_install(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     told = replayed(run, "--plot", tmp_path / "x.svg")
