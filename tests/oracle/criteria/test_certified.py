@@ -85,3 +85,13 @@ def test_what_a_wrong_result_is_compared_with_is_exact(operation: str) -> None:
             wrong[at] = wrong[at] * 1.001 + 1e-3
             failures += sum(c.verdict == FAIL for c in certified(case, {**result, name: wrong}))
     assert failures >= 2
+
+
+def test_what_was_never_sent_is_not_divided() -> None:
+    """AdaGrad with G = 0 in two entries, one of them kept: nothing is moved there, and that is certified, too."""
+    G, g = np.array([0.0, 0.0, 1.0, 0.0, 4.0]), np.array([0.0, 0.0, 3.0, 2.0, -1.0])
+    arguments = {"theta": np.arange(5.0), "xi": np.zeros(5), "G": G, "g": g, "k": 4, "eta": 0.5}
+    for dtype in ("float64", "float32"):
+        case = Case("adagrad_step", "generic", "", 0, 0, arguments).with_dtype(dtype)
+        result = Local({"adagrad_step": efcp_ref.adagrad_step}).run(case).results
+        assert {c.verdict for c in certified(case, result)} == {PASS}

@@ -198,10 +198,26 @@ def test_a_step_with_its_state(operation: str) -> None:
             check = stage(checks(case, {**result, "states": [*result["states"][:-1], {**last, "S": S}]}), "S")
             assert check.ratio == pytest.approx(abs(float(S[at]) - ref[2]) / bound[2], rel=1e-3)
             assert (check.at, check.verdict) == ((4, *at), PASS if moved < 1 else FAIL)
-    w = directions.Window(G, np.abs(G), G[i], np.abs(G[i]), k)
+    w = directions.Window(G, np.abs(G), G[i], np.abs(G[i]), k, 0)
     solve = directions.Solve(w, last["S"].astype(np.float64), 3, 0.5, UNITS["float32"])
     at = int(np.argmax(solve.bound))
     moved_u(case, result["u"], (t, at), float(solve.expected[at]), float(solve.bound[at]), states=result["states"])
+
+
+def test_underflow_of_the_products_of_a_step() -> None:
+    """``k tiny`` where every product vanishes."""
+    case, _ = ran("dense_mfac", T=1)
+    g = case.arguments["gradients"] * 2.0**-78
+    case = replace(case, arguments={**case.arguments, "gradients": g})
+    G, u = np.zeros((3, 9)), g / 0.5
+    G[0] = g[0]
+    for moved, verdict in ((0.9, PASS), (1.1, FAIL)):
+        S = G @ G.T
+        S[0, 1] = moved * 9 * TINY
+        S[1, 0] = 0
+        state = {"t": np.asarray(1), "row": np.asarray(1), "G": G, "S": S}
+        found = [c for c in checks(case, {"u": u, "states": [state]}, SAID) if c.stage == "S"]
+        assert {c.verdict for c in found if c.tier == "T2"} == {verdict}
 
 
 def dense(state: dict[str, Array], d: int) -> Array:
@@ -509,9 +525,10 @@ def test_the_released_eps_where_adagrad_is_hidden() -> None:
     assert {c.verdict for c in checks(case, {"u": u}, declared)} == {PASS}
     assert FAIL in {c.verdict for c in checks(case, {"u": u}, Declared(readings={"R29": "0"}))}
     at, root = int(np.argmax(on)), np.sqrt(g * g) + 1e-10
-    for moved in (0.8, 1.3):
-        u[0, at] = g[at] / root[at] * (1 + moved * (7 + 0.6 * 3) * 2.0**-53)
-        check = stage(checks(case, {"u": u}, declared), "u")
+    single = replace(SAID, readings={"R29": "1e-10"})
+    for moved in (0.98, 1.02):
+        u[0, at] = g[at] / root[at] * (1 + moved * (7 + 0.6 * 3) * U)
+        check = stage(checks(case, {"u": u}, single), "u")
         assert check.verdict == (PASS if moved < 1 else FAIL)
 
 

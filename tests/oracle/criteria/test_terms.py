@@ -191,12 +191,13 @@ def test_what_a_direction_of_ggt_loses_to_underflow() -> None:
     """``tiny (2d F (1 + |x|_1) (|V|^T|G| + d tiny) + 4 + m F |V|^T|G||x|)``: of a unit that rounds nothing else."""
     p = ggt_problem([2.0, 1.0, 0.5], unit=replace(SINGLE, u=0.0, tiny=0.01))
     L, V = np.linalg.eigh(p.G @ p.G.T)
-    _, _, bound = eigen._direction(p, L, V, L > 0)
+    _, size, bound = eigen._direction(p, L, V, L > 0)
     F = 1 / (0.5 * np.sqrt(L) * (np.sqrt(L) + 0.5))
     left = np.abs(V).T @ np.abs(p.G)
     want = 0.01 * ((2 * 6 * F * (1 + np.abs(p.x).sum())) @ (left + 6 * 0.01))
     want = want + 0.01 * (4 + 3 * (F * (left @ np.abs(p.x))).sum())
     assert np.allclose(bound, want, rtol=1e-9, atol=0)
+    assert np.allclose(size, np.abs(p.x) / 0.5 + (F * (left @ np.abs(p.x))) @ left, rtol=1e-9, atol=0)
 
 
 @pytest.mark.parametrize("reason", [eigen.CUT, eigen.NOISE])
@@ -352,3 +353,73 @@ def test_which_line_of_sign_is_blamed_where_equality_is_asked(x: float, e: float
     result = {"x": np.float32(-Delta + [x, 0]), "e": np.float32(0.5 * g - Delta + [e, 0])}
     first = next(c for c in judged(case, result) if c.verdict == FAIL)
     assert (first.line, first.tier) == (line, "T1")
+
+
+@pytest.mark.parametrize(
+    ("c", "kept", "reason"),
+    [
+        ([1.0, 2.0**-70, 0.5], [1, 1, 1], ""), ([1.0, 2.0**-70, 0.5], [0, 1, 0], "underflow"),
+        ([2.0**-70, 2.0**-70, 0.5], [1, 1, 0], "underflow"), ([2.0**-70, 0.0, 0.5], [1, 1, 0], ""),
+        ([1.0, 2.0**-63, 0.5], [0, 1, 0], ""),
+    ],
+)  # fmt: skip
+def test_squares_are_undecided_where_all_that_were_kept_underflow(c: list[float], kept: list[int], reason: str) -> None:
+    """One that does not decides for the others; a square that is just normal counts as one that does not."""
+    on, G = np.array(kept, bool), np.zeros(3)
+    got = np.where(on, np.float32(np.square(c)).astype(float), G)
+    check = elementwise.squares(Pair(np.array(c), np.zeros(3)), on, G, got, SINGLE)
+    assert (check.verdict, check.reason) == (INCONCLUSIVE if reason else PASS, reason)
+
+
+# ------------------------------------------------------------------ error feedback
+
+
+def fed_back(**changed: Any) -> tuple[Case, dict[str, Array]]:
+    """One step that keeps the first of three entries."""
+    arguments = {"xi": np.array([0.5, 0.25, 1.0]), "g": np.array([3.5, 0.5, 1.0]), "block_size": 3, "density": 1 / 3}
+    result = {"indices": np.array([0], np.int32), "values": np.array([4.0]), "xi": np.array([0.0, 0.75, 2.0])}
+    return case_of("error_feedback", arguments), result | changed
+
+
+@pytest.mark.parametrize(
+    ("said", "times"),
+    [((), 0), (("flush_to_zero",), 1), (("denormals_are_zero",), 2), (("flush_to_zero", "denormals_are_zero"), 3)],
+)
+def test_what_flushing_takes_from_a_sum(said: tuple[str, ...], times: int) -> None:
+    """``u |a|``, and one normal number where the sum is flushed, two where xi and g are."""
+    case, result = fed_back()
+    declared = Declared({"accumulator": "float32", **dict.fromkeys(said, True)})
+    _, bound, _ = selection._Step.of(case, result, declared).measured
+    assert (bound == U * np.array([4.0, 0.75, 2.0]) + times * NORMAL).all()
+    tiny = replace(case, arguments={**case.arguments, "xi": np.zeros(3), "g": np.zeros(3)})
+    for moved, verdict in ((0.9, PASS), (1.1, FAIL)):
+        values = np.array([moved * times * NORMAL or 1e-300 * (verdict == FAIL)])
+        checks = judged(tiny, {**result, "values": values, "xi": np.zeros(3)}, declared)
+        assert (FAIL in {c.verdict for c in checks}) == (verdict == FAIL)
+
+
+@pytest.mark.parametrize(("stage", "line"), [("values", "1:6"), ("xi", "1:7")])
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_not_finite_is_said_before_anything_is_compared(stage: str, line: str, wrong: float) -> None:
+    """T0, on the line of the stage."""
+    case, result = fed_back()
+    got = result[stage].copy()
+    got[-1] = wrong
+    checks = CRITERIA["error_feedback"](case, {**result, stage: got}, Declared())
+    assert [(c.stage, c.tier, c.line) for c in checks if c.verdict == FAIL] == [(stage, "T0", line)]
+    assert checks[-1].reason == f"{stage} holds NaN or infinity"
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_the_inner_products_of_a_stack(precise: bool) -> None:
+    """All at once, they are those one by one, within the error that is told, and that of binary64 is no larger."""
+    rng = np.random.default_rng(6)
+    P, Q, P2, Q2 = (rng.standard_normal(s) for s in ((4, 5, 2), (4, 7, 2), (5, 3), (7, 3)))
+    stack = low_rank.inner_product(P, Q, P2, Q2, precise)
+    for i in range(4):
+        exact = ((P[i].astype(Long) @ Q[i].T) * (P2.astype(Long) @ Q2.T)).sum()
+        size = ((np.abs(P[i]) @ np.abs(Q[i]).T) * (np.abs(P2) @ np.abs(Q2).T)).sum()
+        gap = abs(float(Long(stack.value.hi[i]) + Long(stack.value.lo[i]) - exact))
+        assert gap <= float(stack.error[i]) + 2.0**-60 * size
+        assert stack.error[i] <= (2.0**-80 if precise else 2.0**-46) * size
+        assert stack.magnitude[i] == pytest.approx(float(size), rel=1e-12)
