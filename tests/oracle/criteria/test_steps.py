@@ -661,6 +661,9 @@ def test_a_vector_of_a_hidden_low_rank_run() -> None:
     c, r = new
     assert np.array_equal(c[12:], a[12:])
     assert np.allclose(r[12:], 1e-3 + U1 * np.linalg.norm(a[12:]), rtol=1e-12, atol=0)
+    double = hidden._projected(replace(run, unit=UNITS["float64"]), [layers[0], hidden.Layer(np.ones((1, 1)))], a)
+    assert double is not None
+    assert np.allclose(double[1][12:], 2.0**-52 * np.linalg.norm(a[12:]), rtol=1e-12, atol=0)
     other = hidden.Layer(case.arguments["Q0"][0]).compress(a[:12].reshape(4, 3), U1)
     assert other is not None
     assert np.allclose(r[:12], other[1], rtol=1e-12, atol=0)

@@ -423,3 +423,32 @@ def test_the_inner_products_of_a_stack(precise: bool) -> None:
         assert gap <= float(stack.error[i]) + 2.0**-60 * size
         assert stack.error[i] <= (2.0**-80 if precise else 2.0**-46) * size
         assert stack.magnitude[i] == pytest.approx(float(size), rel=1e-12)
+
+
+def test_squares_are_those_of_the_whole_sum() -> None:
+    """c^2 with c a pair: what the sum xi + g loses to binary64 is not lost in G + c^2."""
+    rng = np.random.default_rng(7)
+    c, G = rng.standard_normal(100), 1e-3 * rng.standard_normal(100) ** 2
+    low = 0.49 * np.spacing(np.abs(c)) * rng.choice([-1, 1], 100)
+    exact = G.astype(Long) + (c.astype(Long) * c.astype(Long) + 2 * c.astype(Long) * low.astype(Long))
+    got = exact.astype(np.float64)
+    bound = 2.0**-53 * (2 * np.abs(G) + 4 * c * c)
+    want = (np.abs((got.astype(Long) - exact).astype(np.float64)) / bound).max()
+    check = elementwise.squares(Pair(c, low), np.ones(100, bool), G, got, UNITS["float64"])
+    assert check.verdict == PASS
+    assert check.ratio == pytest.approx(float(want), rel=0.01)
+
+
+@pytest.mark.parametrize(("said", "times"), [("flush_to_zero", 4), ("denormals_are_zero", 4), ("", 2.0**-23)])
+def test_what_one_operation_of_a_solver_loses(said: str, times: float) -> None:
+    """``(m + 2) 4 normal (1 + max(1, 1/lam))`` where anything is flushed, else tiny; x = 0, c G vanishes."""
+    G, c, lam = 2.0**-78 * (1 + np.arange(6.0).reshape(2, 3)), np.full(2, 2.0**-78), 0.25
+    result = {"S": G @ G.T, "h": np.zeros(2), "c": c}
+    declared = Declared({"accumulator": "float32", **({said: True} if said else {})}, "factorisation")
+    case = case_of("mfac_direction", {"G": G, "lam": lam, "x": np.zeros(3)})
+    for moved, wrong in ((0.95, False), (1.05, True)):
+        u = -(c @ G)
+        u[1] += moved * 4 * times * NORMAL * 5
+        found = [x for x in judged(case, {**result, "u": u}, declared) if (x.stage, x.line) == ("u", "W:4")]
+        assert found
+        assert (FAIL in {x.verdict for x in found}) == wrong
