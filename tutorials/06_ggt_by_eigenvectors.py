@@ -73,6 +73,8 @@ ax.loglog(grid, 1 / (0.05 + grid), color=BLACK, linestyle=":", label=r"$1/(\epsi
 ax.loglog(sigma, factor_ggt, "o", color=BLUE, label="GGT")
 ax.loglog(sigma, factor_mfac, "s", color=RED, label="M-FAC")
 ax.set(xlabel=r"singular value $\sigma$ of the window", ylabel="factor applied to g")
+ax.set_xticks([0.2, 0.5, 1, 2], ["0.2", "0.5", "1", "2"])
+ax.xaxis.minorticks_off()
 ax.legend()
 show(fig, alt="Factor applied to each direction against its singular value: GGT's dots lie on one over epsilon plus sigma; M-FAC's "
      "squares fall more steeply, as one over sigma squared.")  # fmt: skip

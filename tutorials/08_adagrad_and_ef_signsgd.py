@@ -132,8 +132,8 @@ left.legend(loc=(0.55, 0.66))
 right.loglog(gammas, bounds["derived"], color=BLACK, linestyle=":", label="bound, derived")
 right.loglog(gammas, bounds["printed"], color=PURPLE, linestyle="-.", label="bound, printed")
 right.loglog(gammas, smallest, color=RED, marker="o", linestyle="-", label="measured")
-right.set(xlabel=r"rate $\gamma$", ylabel="smallest squared gradient")
-right.legend()
+right.set(xlabel=r"rate $\gamma$", ylabel="smallest squared gradient", ylim=(1e-3, None))
+right.legend(loc="lower left")
 show(fig, alt="Left: for two rates the mean squared error levels off well below its dotted bound. Right: the measured smallest "
      "squared gradient lies far below both bounds of Theorem II for all four rates.")  # fmt: skip
 

@@ -157,7 +157,7 @@ for place, values in enumerate(ratios.values()):
 ax.axhline(1, color=BLACK, linestyle="--")
 ax.text(5.45, 1.3, "bound", ha="right")
 ax.set(xticks=range(6), ylabel="error / bound (cut at .001 and 10 million)")
-ax.set_xticklabels(ratios)
+ax.set_xticklabels([name.replace(" ", "\n", 1) for name in ratios])
 show(fig, alt="Dots of error over bound for six ways to add: the three correct ways stay below the line at one in every case; each "
      "of the three wrong ways has most cases far above it.")  # fmt: skip
 
