@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
-from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, low_rank, selection
+from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, low_rank, replay, scaled, selection
+from efcp_ref.oracle.criteria.replay import hidden
 from efcp_ref.oracle.criteria.structure import precision, probable
 from efcp_ref.oracle.exact import Pair
 
@@ -452,3 +453,225 @@ def test_what_one_operation_of_a_solver_loses(said: str, times: float) -> None:
         found = [x for x in judged(case, {**result, "u": u}, declared) if (x.stage, x.line) == ("u", "W:4")]
         assert found
         assert (FAIL in {x.verdict for x in found}) == wrong
+
+
+# ------------------------------------------------------------------ where a decision is not seen, or not blamed
+
+
+@pytest.mark.parametrize(
+    ("on", "k", "gone", "right"),
+    [
+        ([1, 0, 0], 1, 0.0, True), ([0, 0, 1], 1, 0.0, False), ([0, 1, 0], 1, 0.0, True), ([1, 1, 0], 1, 0.0, False),
+        ([1, 0, 0], 2, 1.5, True), ([1, 0, 0], 2, 1.49, False), ([0, 0, 0], 0, 0.0, True), ([1, 0, 0], 0, 0.0, False),
+        ([1, 1, 1], 3, 0.0, True), ([0, 0, 0], 1, 2.5, True), ([0, 0, 0], 1, 2.4, False),
+    ],
+)  # fmt: skip
+def test_a_selection_that_u_shows(on: list[int], k: int, gone: float, right: bool) -> None:
+    """Smallest sent ``|a| + r`` against largest kept back ``|a| - r``, ties included; up to ``gone`` it may be sent."""
+    a = hidden.Followed(np.array([-3.0, 2.0, 1.0]), np.array([0.5, 0.5, 0.125]))
+    check = hidden._visible(a, np.array(on, bool), k, "1:6", gone)
+    assert (check.verdict, check.line, check.stage) == (PASS if right else FAIL, "1:6", "selection")
+
+
+@pytest.mark.parametrize(
+    ("storage", "name", "gone"),
+    [(None, "float32", TINY / 2), ("bfloat16", "float32", 2.0**-134), ("float64", "float32", TINY / 2),
+     (None, "float64", 0.0), ("float16", "float32", 2.0**-25)],
+)  # fmt: skip
+def test_what_is_stored_as_zero(storage: str | None, name: str, gone: float) -> None:
+    """Half of the smallest number of the storage, or of the result where that is coarser."""
+    declared = Declared({"storage": storage} if storage else {})
+    run = hidden.Run(case_of("topk_sgd", {}), declared, np.zeros((1, 1)), UNITS[name])
+    assert hidden._gone(run) == gone
+
+
+@pytest.mark.parametrize(("size", "lost"), [(0.9, True), (1.1, False)])
+def test_when_a_factor_of_ggt_overflows(size: float, lost: bool) -> None:
+    """``eps sigma (sigma + eps)`` below 1e-36, or above 1e36, or ``sum G^2`` above it: of float32."""
+
+    def undecided(sigma: float, eps: float) -> bool:
+        case = case_of("ggt_direction", {"eps": float(np.float32(eps)), "cutoff": 0.0})
+        (*found,) = eigen._overflow(case, np.array([[sigma, 0.0]]), np.zeros(2, np.float32))
+        assert all((c.verdict, c.reason, c.tier) == (INCONCLUSIVE, "overflow", "T0") for c in found)
+        return bool(found)
+
+    least, most = (size * 1e-36 / 2) ** (1 / 3), (1e36 / size / 2) ** (1 / 3)
+    assert undecided(least, least) == lost
+    assert undecided(most, most) == lost
+    assert undecided((1e36 / size) ** 0.5, 1e-20) == lost
+    assert not undecided(1.0, 1.0)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_the_decomposition_of_a_gram_matrix_that_is_hidden_or_not_symmetric(shown: bool) -> None:
+    """``30 n 2u ||A||_1`` and the rounding of G G^T where it is hidden; where it is shown what it lacks in symmetry."""
+    p = ggt_problem([2.0, 1.0, 0.5])
+    gram = p.G @ p.G.T
+    L, V = np.linalg.eigh(gram)
+    arrays = {"eigenvalues": L, "eigenvectors": V}
+    slack = 6 * (U * np.abs(p.G) @ np.abs(p.G).T + TINY)
+    if shown:
+        arrays["gram"] = gram + 1e-3 * np.triu(np.ones((3, 3)), 1)
+        gram = gram + 0.5e-3 * (1 - np.eye(3))
+        slack = 1e-3 * (1 - np.eye(3))
+    norm = [float(np.abs(A).sum(axis=0).max()) for A in (gram, slack, V)]
+    bound = 30 * 3 * 2 * U * norm[0] + norm[1]
+    _, pairs, values = eigen._decomposition(p, arrays, Declared())
+    assert pairs.bound == pytest.approx(bound + norm[1] * norm[2], rel=1e-6)
+    assert values.bound == pytest.approx(bound, rel=1e-6)
+    own = eigen.spectrum(p.matrix())[1]
+    assert 0 < own < 1e-13
+    vague = eigen._decomposition(replace(p, unit=replace(SINGLE, u=own / 1e4, tiny=0.0)), arrays, Declared())
+    assert (vague[-1].reason == "oracle") == (not shown)
+
+
+@pytest.mark.parametrize(("share", "line"), [(0.9, "K:4"), (1.1, "K:6")])
+def test_how_near_the_vector_itself_is_too_near(share: float, line: str) -> None:
+    """Top-k of v within 1e-5 of its entries: the basis was forgotten."""
+    v = np.array([3.0, 4.0])
+    b = scaled.Basis.of(np.array([[2.0, 1.0], [1.0, 2.0]]), v, SINGLE)
+    assert b is not None
+    assert scaled._blame(b, v, np.array([0.0, 4.0 * (1 + share * 1e-5)]), 1) == line
+
+
+@pytest.mark.parametrize(("share", "line"), [(0.9, "K:5"), (1.1, "K:6")])
+def test_how_near_another_selection_is_that_selection(share: float, line: str) -> None:
+    """The room of b and 1e-4 of its largest entry."""
+    H, v = np.array([[2.0, 1.0], [1.0, 2.0]]), np.array([3.0, 4.0])
+    b = scaled.Basis.of(H, v, SINGLE)
+    assert b is not None
+    c = np.array([b.b[0] + share * (b.room[0] + 1e-4 * np.abs(b.b).max()), 0.0])
+    assert scaled._blame(b, v, b.root @ c, 1) == line
+
+
+@pytest.mark.parametrize(("room", "verdict"), [(0.26, INCONCLUSIVE), (0.24, FAIL)])
+def test_when_a_selection_lies_within_rounding(room: float, verdict: str) -> None:
+    """A quarter of an entry that is kept: another one may have been."""
+    basis = scaled.Basis(np.eye(2), np.eye(2), np.array([2.0, 1.0]), np.array([2.0 * room, 0.0]), 0.0, SINGLE)
+    check = scaled._judge(basis, np.array([2.0, 1.0]), np.array([9.0, 0.0]), 1, np.eye(2))
+    assert check.verdict == verdict
+
+
+# ------------------------------------------------------------------ conditions, one at a time
+
+
+@pytest.mark.parametrize(
+    ("c", "low", "G", "exact", "tier"),
+    [
+        (3.0, 0.0, 1.0, True, "T1"), (3.0, 0.0, 1.0, False, "T2"), (3.0, 2.0**-60, 1.0, True, "T2"),
+        (4096.0, 0.0, 1.0, True, "T2"), (1.0, 0.0, 2.0**-60, True, "T2"), (1 + 2.0**-12, 0.0, -(2.0**-24), True, "T2"),
+    ],
+)  # fmt: skip
+def test_when_a_square_is_exact(c: float, low: float, G: float, exact: bool, tier: str) -> None:
+    """Said to be; a whole sum; c^2 and G + c^2 both numbers of the precision, the last to its last bit."""
+    got = np.float32([c * c + G]).astype(float)
+    a = Pair(np.array([c]), np.array([low]))
+    check = elementwise.squares(a, np.ones(1, bool), np.array([G]), got, SINGLE, exact)
+    assert check.tier == tier
+
+
+@pytest.mark.parametrize(
+    ("a", "low", "exact", "tier"),
+    [(3.0, 0.0, True, "T1"), (3.0, 0.0, False, "T2"), (3.0, 2.0**-60, True, "T2"), (1 + 2.0**-30, 0.0, True, "T2")],
+)
+def test_when_an_error_that_is_kept_back_is_exact(a: float, low: float, exact: bool, tier: str) -> None:
+    """Said to be; a whole sum, and a number of the precision."""
+    checks, _ = elementwise.sent(Pair(np.array([9.0, a]), np.array([0.0, low])), np.array([0.0, a]),
+                                 np.array([True, False]), 1, SINGLE, exact)  # fmt: skip
+    assert {c.tier for c in checks} == {tier}
+
+
+@pytest.mark.parametrize(
+    ("p", "low", "sizes", "said", "exact"),
+    [
+        ([1.0, -3.0], 0.0, [2], True, True), ([1.0, -3.0], 0.0, [2], False, False), ([1.0, 0.0], 0.0, [2], True, False),
+        ([1.0, -3.0], 2.0**-60, [2], True, False), ([1.0, -3.0, 2.0], 0.0, [3], True, False),
+        ([1.0, -3.0, 2.0], 0.0, [1, 2], True, True), ([1.0, -3.0 + 2.0**-22], 0.0, [2], True, True),
+        ([1.0, -3.0 - 2.0**-22], 0.0, [2], True, False),
+    ],
+)  # fmt: skip
+def test_when_a_mean_magnitude_is_exact(p: list[float], low: float, sizes: list[int], said: bool, exact: bool) -> None:
+    """Said to be; tensors of a power of two; no zero among p; a whole sum of at most 2^24 times the step."""
+    value = Pair(np.array(p), np.full(len(p), low))
+    signed = elementwise.Signed(value, np.abs(value.hi), np.zeros(len(p)), SINGLE, said, sizes)
+    assert signed.exact == exact
+
+
+@pytest.mark.parametrize(
+    ("row", "fits"),
+    [([4095.0, 90.0, 9.0, 3.0, 1.0], True), ([4095.0, 90.0, 9.0, 3.0, 1.0, 1.0], False), ([2.0**30], True),
+     ([0.0], True)],
+)  # fmt: skip
+def test_when_products_of_rows_fit(row: list[float], fits: bool) -> None:
+    """``sum |g_i g_j| <= step^2 2^24``: 4095^2 + 90^2 + 9^2 + 3^2 + 1 is 2^24."""
+    G = np.array([row])
+    case = case_of("mfac_direction", {"G": G, "lam": 1.0, "x": 0.5 * G[0]}, "exact")
+    result = {"u": 0 * G[0], "S": G @ G.T, "h": 0.5 * (G @ G[0]), "c": np.zeros(1)}
+    tiers = {c.stage: c.tier for c in judged(case, result, Declared({"accumulator": "float32"})) if c.tier != "T3"}
+    assert {tiers["S"], tiers["h"]} == {"T1" if fits else "T2"}
+
+
+@pytest.mark.parametrize(
+    ("moved", "lost", "verdict"),
+    [(0.5, False, PASS), (1.5, False, FAIL), (0.5, True, INCONCLUSIVE), (1.5, True, FAIL)],
+)
+def test_a_root_that_underflows_excuses_its_own_entry_alone(moved: float, lost: bool, verdict: str) -> None:
+    """G below the normal numbers where something is moved: undecided, unless another entry fails."""
+    c, G = np.array([1.0, 2.0**-64, 0.0]), np.array([1.0, 2.0**-128 if lost else 1.0, 0.0])
+    right = -0.5 * c / np.sqrt(np.where(G > 0, G, 1))
+    got = right.copy()
+    got[0] += moved * 6 * U * 0.5
+    check = elementwise.moved(np.zeros(3), c, G, 0.5, got, SINGLE, Declared(readings={"R29": "0"}))
+    assert (check.verdict, check.reason == "underflow") == (verdict, verdict == INCONCLUSIVE)
+    got = right.copy()
+    got[1] *= 2
+    check = elementwise.moved(np.zeros(3), c, G, 0.5, got, SINGLE, Declared(readings={"R29": "0"}))
+    assert check.verdict == (INCONCLUSIVE if lost else FAIL)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({}, ""), ({"row": 2}, ""), ({"row": 3}, "row holds 3..3, must be in 0..2"), ({"row": 0}, ""),
+        ({"row": -1}, "row holds -1..-1, must be in 0..2"), ({"indices": -5}, ""), ({"indices": 4}, ""),
+        ({"indices": -6}, "indices holds -6..0, must be in 0..4"), ({"indices": 5}, "indices holds 0..5, must be in"),
+        ({"indices": 0.5}, "indices has dtype float64, must hold integers"), ({"t": 1.5}, "t has dtype float64"),
+        ({"xi": np.nan}, "xi holds NaN or infinity"), ({"values": np.zeros((3, 3))}, "values has shape (3, 3), "),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_state(changed: dict[str, Any], words: str) -> None:
+    """Shapes, then what is finite, whole, in range; an empty row may mark its places from the end."""
+    run = hidden.Run(case_of("sparse_ggt", {}), Declared(), np.zeros((1, 5)), SINGLE, {"d": 5, "m": 3, "k": 2})
+    state = {"xi": np.zeros(5), "indices": np.zeros((3, 2)), "values": np.zeros((3, 2)), "t": 1.0, "row": 1.0}
+    shapes = replay._shapes(run)
+    for name, value in changed.items():
+        a = np.array(state[name])
+        a[(0,) * a.ndim] = value if np.ndim(value) == 0 else 0
+        state[name] = a if np.ndim(value) == 0 else value
+    told = replay._wrong({name: np.asarray(a) for name, a in state.items()}, shapes, run)
+    assert told.startswith(words)
+    assert bool(told) == bool(words)
+
+
+def test_the_checks_of_several_steps_are_told_as_one() -> None:
+    """The largest ratio of a stage, its undecided steps in words; a step that is broken ends it, and is named."""
+    first = Check("u", "T2", "W:4", "", 0.25, PASS, "", (3,))
+    larger, smaller = replace(first, ratio=0.5, at=(4,)), replace(first, ratio=0.125)
+    vague = replace(first, verdict=INCONCLUSIVE, ratio=0.0, reason="vacuous")
+    declare = replace(vague, reason="reading R4: declare READINGS")
+    stop = Check("trajectory", "T2", "1:6", "", verdict=INCONCLUSIVE, reason="stop")
+    broken = replace(first, verdict=FAIL, ratio=9.0, reason="wrong")
+    (one,) = replay._merged(iter([[first], [larger], [smaller]]))
+    assert (one.ratio, one.at) == (0.5, (2, 4))
+    (one,) = replay._merged(iter([[vague], [smaller], [first], [declare], [vague]]))
+    assert (one.ratio, one.verdict) == (0.25, PASS)
+    assert one.reason == "3 steps undecided: reading R4: declare READINGS"
+    (one,) = replay._merged(iter([[vague], [declare]]))
+    assert (one.verdict, one.reason, one.at) == (INCONCLUSIVE, declare.reason, (2, 3))
+    (one,) = replay._merged(iter([[vague], [vague]]))
+    assert one.at == (1, 3)
+    both = replay._merged(iter([[first], [stop]]))
+    assert [(c.stage, c.verdict, c.reason) for c in both] == [("u", PASS, ""), ("trajectory", INCONCLUSIVE, "stop")]
+    told = replay._merged(iter([[larger], [smaller, broken], [broken]]))
+    assert [(c.ratio, c.at) for c in told] == [(0.5, (1, 4)), (0.125, (2, 3)), (9.0, (2, 3))]
+    assert [c.reason for c in told] == ["", "", "step 2: wrong"]
