@@ -9,13 +9,16 @@ what only ``--certify`` runs, or of a kind that raises at once (``a << b`` on ar
 so that the first N are a random sample of all. Each is tried in a fork of a warm process that reads the changed text in
 place of the file: no file is touched. The tests are those of the criterion, the quickest first, up to the first that
 fails. Results go to ``benchmarks/results/mutation.json`` after every change; run again, it goes on, and ``--survivors``
-tries those that have survived once more.
+tries those that have survived once more. A test that was written for a survivor does not count as one that would have
+seen it: what was noticed at first is kept apart, and what is drawn after such tests is a draw of its own. Once the
+criteria have changed, a new sample begins, of changes unlike those that were drawn before.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -34,16 +37,16 @@ ROOT = Path(__file__).resolve().parents[1]
 CRITERIA = ROOT / "efcp_ref" / "oracle" / "criteria"
 HERE = "tests/oracle/criteria"
 TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are run
-    "__init__.py": ("bounds", "corners", "sums", "selection"),
-    "sums.py": ("bounds", "corners", "sums", "fisher"),
-    "structure.py": ("bounds", "corners", "sums", "selection", "elementwise", "eigen"),
-    "selection.py": ("bounds", "corners", "selection"),
-    "elementwise.py": ("bounds", "corners", "elementwise"),
-    "low_rank.py": ("bounds", "corners", "low_rank"),
-    "scaled.py": ("bounds", "corners", "scaled"),
-    "eigen.py": ("bounds", "corners", "eigen"),
-    "fisher.py": ("bounds", "corners", "fisher"),
-    "replay": ("steps", "replay", "corners"),
+    "__init__.py": ("bounds", "terms", "corners", "sums", "selection"),
+    "sums.py": ("bounds", "terms", "corners", "sums", "fisher", "certified"),
+    "structure.py": ("bounds", "terms", "corners", "sums", "selection", "elementwise", "eigen", "certified"),
+    "selection.py": ("bounds", "terms", "corners", "selection", "certified"),
+    "elementwise.py": ("bounds", "terms", "corners", "elementwise", "certified"),
+    "low_rank.py": ("bounds", "terms", "corners", "low_rank", "certified"),
+    "scaled.py": ("bounds", "terms", "corners", "scaled", "certified"),
+    "eigen.py": ("bounds", "terms", "corners", "eigen", "certified"),
+    "fisher.py": ("bounds", "terms", "corners", "fisher", "certified"),
+    "replay": ("steps", "replay", "terms", "corners", "certified"),
 }
 WORKERS = "tests/oracle/test_workers.py"
 OPPOSITES = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "Pow": "Mul", "FloorDiv": "Div", "Mod": "Div",
@@ -56,16 +59,35 @@ OTHERS = ("AddNot", "ReplaceTrueWithFalse", "ReplaceFalseWithTrue", "ReplaceAndW
 PLAIN = ("-q", "--no-header", "--tb=no", "--assert=plain", "-o", "addopts=", "-p", "no:cacheprovider",
          "-p", "no:doctest", "-p", "no:xdist", "-p", "no:cov")  # fmt: skip
 SECONDS, WALL = 120, 900  # of the processor, and of the clock, before a change counts as a hang
-MARGIN = "the oracle's own error, 1e-9 of the bound of a float32 result: only its order of size counts"
-WHY: dict[tuple[str, str], str] = {  # (file, words of the line): why no test can see a change there
-    ("fisher.py", "error = error + 1.01 * (spread @ residual)"): MARGIN,
-    ("fisher.py", "error = np.where(off, exact.apart(u, reference), 0.0)"):
-        "-1 for 0 where nothing is judged: neither is above its bound",
-    ("fisher.py", "certified = 2.0**-53 * self.factor(w.hi, None)"): MARGIN,
-    ("low_rank.py", "product(across.reshape(-1, across.shape[-1]), B, precise)"):
-        "every negative number asks NumPy for the size that is left",
-    ("fisher.py", "size = np.abs(h.hi) + p.magnitude[:, 0]"): "there is one column: the first is the last",
-}
+MARGIN = "the oracle's own error, at most a few thousandths of the bound: only its order of size counts"
+LESS = "every negative number asks NumPy for the size that is left"
+WHY: dict[tuple[str, str], str] = {  # (file, words of the line as it is now): why no test can see that change
+    ("eigen.py", "own = 3 * sum(self.G.shape)"): MARGIN,
+    ("eigen.py", "kind = np.float64 if unit.u > 2.0**- 41"): "no unit lies between 2^-53 and 2^-24",
+    ("elementwise.py", "np.where(goes | (gap == -1), 0.0, scaled)"): "where the gap is 0 its quotient is 0, too",
+    ("elementwise.py", 'line = "7:7" if shifted or (gap > 0)'):
+        "an entry that is neither 0 nor a is further than 0 from a",
+    ("elementwise.py", "used = np.where(inverse > 0, c, 1.0)"):
+        "handed to the enclosure alone, which leaves theta as it is where G and eps are 0",
+    ("fisher.py", "np.full((len(held),) * 1, float(held.shape[1]))"):
+        "every entry is the same number, and a row of them is broadcast to the square",
+    ("fisher.py", "np.abs(r.hi - r.lo)"): MARGIN,
+    ("fisher.py", "for _ in range( 7):"):
+        "one step of refinement less, where seven have not been enough: " + MARGIN,
+    ("fisher.py", 'judged("lu", 0.0)'):
+        "where pivoting changes the factors of M at all, cond(M) is larger than what it changes them by, so that the "
+        "class that is asked next explains all that this one does",
+    ("fisher.py", "p.error[0] / scale + 2.0**- 101 * magnitude"): MARGIN,
+    ("low_rank.py", "2.0**-52 * (terms.shape[-1] + 2) * magnitude"): MARGIN,
+    ("replay/factored.py", "precise=unit.u < 1.0**-30"): "more bits than a float32 result needs: the same number",
+    ("replay/hidden.py", "most = np.max(size[outside] + a.radius[outside], initial= -1.0)"):
+        "sizes and radii are not negative, and what is asked is whether one is above 0",
+    ("scaled.py", 'order = np.argsort(size, kind="stable")'):
+        "used only where no entry is kept or every one is: the order says nothing then",
+    ("workers.py", '_departs(t0.wide(workers[ -1]["u"])'):
+        "every worker's u is the same there, bit for bit: else the replicas drift apart, which is said before",
+    ("workers.py", "stack = g.reshape(len(g), g.shape[1], - 2)"): LESS,
+}  # fmt: skip
 CERTIFIED = ("_certified", "_whole", "_beyond", "_stored")  # functions that do nothing else
 KEYS = ("file", "operator", "occurrence", "line", "was")
 Change = dict[str, Any]
@@ -208,7 +230,13 @@ def tried(change: Change) -> Change:
     told = b"".join(iter(lambda: os.read(read, 4096), b""))
     os.close(read)
     code, by = json.loads(told) if told else (1, "hang or crash")
-    return {**change, "outcome": "survived" if code == 0 else "killed", "by": by}
+    return {**change, "now": now(change), "outcome": "survived" if code == 0 else "killed", "by": by}
+
+
+def now(change: Change) -> str:
+    """Return the line as the change has it."""
+    lines = (CRITERIA / change["file"]).read_text(encoding="utf-8").splitlines()
+    return next(b for a, b in zip(lines, mutated(change).splitlines(), strict=False) if a != b).strip()
 
 
 def interval(killed: int, of: int) -> tuple[float, float]:
@@ -222,22 +250,51 @@ def interval(killed: int, of: int) -> tuple[float, float]:
 
 def explained(row: Change) -> Change:
     """Return a survivor with the reason why no test can see it, where one is known."""
-    why = next((text for (file, words), text in WHY.items() if row["file"] == file and words in row["was"]), "")
+    why = next((text for (file, words), text in WHY.items() if row["file"] == file and words in row["now"]), "")
     return {**row, "why": why} if row["outcome"] == "survived" else row
 
 
-def written(path: Path, all_: int, rows: list[Change]) -> None:
-    """Replace the file as a whole."""
+def shares(rows: list[Change]) -> dict[str, Any]:
+    """Count what was noticed, now and before any test was written for a survivor, each with its interval."""
     killed = sum(row["outcome"] == "killed" for row in rows)
-    whole = {"command": f"python benchmarks/mutation.py --sample {len(rows)}", "changes in all": all_,
-             "sample": len(rows), "killed": killed,
-             "noticed before tests were added for the survivors": killed - sum("at first" in row for row in rows
-                                                                               if row["outcome"] == "killed"),
-             "score": round(killed / max(len(rows), 1), 4),
-             "95 % confidence interval": interval(killed, len(rows)), "rows": list(map(explained, rows))}  # fmt: skip
+    seen = killed - sum("at first" in row for row in rows if row["outcome"] == "killed")
+    return {"sample": len(rows), "killed": killed, "score": round(killed / max(len(rows), 1), 4),
+            "95 % confidence interval": interval(killed, len(rows)),
+            "noticed before tests were added for the survivors": seen,
+            "score before": round(seen / max(len(rows), 1), 4),
+            "95 % confidence interval before": interval(seen, len(rows))}  # fmt: skip
+
+
+def written(path: Path, told: dict[str, Any], rows: list[Change]) -> None:
+    """Replace the file as a whole."""
+    draws = [[row for row in rows if row["draw"] == n] for n in sorted({row["draw"] for row in rows})]
+    whole = {"command": f"python benchmarks/mutation.py --sample {len(rows)}", **told, **shares(rows),
+             "draws": list(map(shares, draws)), "rows": list(map(explained, rows))}  # fmt: skip
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
     os.replace(beside, path)
+
+
+def opened(path: Path, every: list[Change]) -> tuple[dict[str, Any], list[Change], list[Change]]:
+    """Return what is told of the whole sample, its rows so far and all changes it may draw from, in their order."""
+    text = b"".join(file.read_bytes() for file in sorted(CRITERIA.rglob("*.py")))
+    code = hashlib.sha256(text).hexdigest()[:16]
+    old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
+    same, before = old.get("code") == code, old.get("drawn before", [])
+    before = before if same else [*before, *map(_kind, old["rows"])]
+    open_ = [change for change in every if _kind(change) not in before]
+    told = {"code": code, "changes in all": len(every), "drawn from": len(open_), "drawn before": before}
+    return told, old["rows"] if same else [], open_
+
+
+def _kind(change: Change) -> list[str]:
+    return [change["file"], change["operator"], change["was"]]  # lines move, and a test for one sees its neighbours
+
+
+def draw(rows: list[Change]) -> int:
+    """Return the number of the draw that goes on: a new one begins once tests were written for survivors."""
+    last = max((row["draw"] for row in rows), default=1)
+    return last + any("at first" in row for row in rows if row["draw"] == last)
 
 
 def _warm() -> None:
@@ -276,18 +333,19 @@ def main() -> None:
     sys.path.insert(0, str(ROOT))
     every = [change for path in sorted(CRITERIA.rglob("*.py")) for change in changes(path)]
     random.Random(options.seed).shuffle(every)
-    rows: list[Change] = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    told, rows, every = opened(options.output, every)
     _warm()
     rows = list(map(explained, rows))
     again = [i for i, row in enumerate(rows) if row.get("why") == ""] if options.survivors else []
     for i in again:
-        rows[i] = tried({key: rows[i][key] for key in KEYS}) | {"at first": "survived"}
-        written(options.output, len(every), rows)
+        rows[i] = tried({key: rows[i][key] for key in KEYS}) | {"draw": rows[i]["draw"], "at first": "survived"}
+        written(options.output, told, rows)
+    number = draw(rows)
     for change in every[len(rows) : options.sample]:
         if time.monotonic() > end:
             return
-        rows.append(tried(change))
-        written(options.output, len(every), rows)
+        rows.append(tried(change) | {"draw": number})
+        written(options.output, told, rows)
 
 
 if __name__ == "__main__":

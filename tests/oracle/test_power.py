@@ -59,12 +59,64 @@ def test_the_criteria_are_held_by_their_tests() -> None:
     told = changed()
     rows = told["rows"]
     killed = [row for row in rows if row["outcome"] == "killed"]
-    assert len(rows) == told["sample"] > 50
+    assert len(rows) == told["sample"] >= 150
     assert told["killed"] == len(killed) >= FLOOR * len(rows)
     assert told["score"] == pytest.approx(len(killed) / len(rows), abs=1e-4)
     assert told["95 % confidence interval"] == list(mutation.interval(len(killed), len(rows)))
     assert all(row.get("why") for row in rows if row["outcome"] == "survived")
     assert all(row["by"] for row in killed)
+    assert all(row["now"] != row["was"] for row in rows)
+
+
+def test_what_was_noticed_at_first_is_kept_apart() -> None:
+    """A test written for a survivor does not count for it; no change is drawn twice, none was drawn before."""
+    told = changed()
+    rows, draws = told["rows"], told["draws"]
+    seen = [row for row in rows if row["outcome"] == "killed" and "at first" not in row]
+    assert told[power.AT_FIRST] == len(seen) < told["killed"]
+    assert told["score before"] == pytest.approx(len(seen) / len(rows), abs=1e-4)
+    assert told["95 % confidence interval before"] == list(mutation.interval(len(seen), len(rows)))
+    for name in ("sample", "killed", power.AT_FIRST):
+        assert told[name] == sum(one[name] for one in draws)
+    assert len({tuple(row[key] for key in mutation.KEYS) for row in rows}) == len(rows)
+    assert not [row for row in rows if mutation._kind(row) in told["drawn before"]]
+    page = power.page()
+    assert f"| {len(seen)} of {len(rows)}: {len(seen) / len(rows):.1%}, 95 % confidence " in page
+
+
+def test_every_reason_is_that_of_a_survivor() -> None:
+    """A reason that explains nothing in the record is not kept."""
+    rows = [row for row in changed()["rows"] if row["outcome"] == "survived"]
+    for file, words in mutation.WHY:
+        assert any(row["file"] == file and words in row["now"] for row in rows), words
+
+
+def test_a_new_sample_begins_once_the_criteria_have_changed(tmp_path: Path) -> None:
+    """The same code: the rows go on; other code: none of them, and nothing like them is drawn again."""
+    every = [{"file": "sums.py", "operator": "AddNot", "occurrence": n, "line": n, "was": f"line {n % 3}"}
+             for n in range(6)]  # fmt: skip
+    record = tmp_path / "record.json"
+    told, rows, open_ = mutation.opened(record, every)
+    assert (rows, open_, told["drawn before"]) == ([], every, [])
+    row = every[1] | {"outcome": "survived", "by": "", "draw": 1, "now": "line"}
+    mutation.written(record, told, [row])
+    told, rows, open_ = mutation.opened(record, every)
+    assert (len(rows), open_, told["drawn from"]) == (1, every, 6)
+    record.write_text(record.read_text(encoding="utf-8").replace(told["code"], "other"), encoding="utf-8")
+    told, rows, open_ = mutation.opened(record, every)
+    assert (rows, told["drawn before"]) == ([], [["sums.py", "AddNot", "line 1"]])
+    assert [change["line"] for change in open_] == [0, 2, 3, 5]
+
+
+def test_a_draw_ends_where_tests_are_written_for_its_survivors() -> None:
+    """Only then were the changes that follow not seen by whoever wrote the tests."""
+    first = {"draw": 1, "outcome": "killed"}
+    assert mutation.draw([]) == mutation.draw([first, first]) == 1
+    retried = first | {"at first": "survived"}
+    assert mutation.draw([first, retried]) == 2
+    assert mutation.draw([first, retried, {"draw": 2, "outcome": "survived"}]) == 2
+    shares = mutation.shares([first, retried, {"draw": 1, "outcome": "survived"}])
+    assert (shares["killed"], shares[power.AT_FIRST], shares["score"], shares["score before"]) == (2, 1, 0.6667, 0.3333)
 
 
 def test_the_interval_is_that_of_clopper_and_pearson() -> None:
