@@ -452,7 +452,7 @@ def _drawing(event: Event, pool: _Pool) -> dict[str, Any]:
     v = event.variables
     if event.line.startswith(("2:", "3:")):
         return {"lanes": _lanes(event)}
-    ring = _ring(v)
+    ring = _ring({name: value for name, value in v.items() if (event.function, name) != ("efcp", "A")})
     return {"ring": pool(ring)} if ring else {}
 
 

@@ -96,7 +96,7 @@ def coefficients(S: Array, h: Array, lam: float, m: int | None = None) -> Array:
         m: the m of F, default the window size (R4).
 
     Returns:
-        c, (m,) float64. Where lam m is lost in the rounding of S and the sum is singular: the c of least norm.
+        c, (m,) float64; the c of least norm where lam m is lost in the rounding of S and the sum is singular.
 
     Raises:
         TypeError, ValueError: S is not square, h does not match, lam is not positive.

@@ -48,6 +48,22 @@ def test_every_reading_is_there_once_with_tests_that_exist():
     assert all(entry["tests"] and entry["printed"] and entry["reading"] for entry in readings())
 
 
+def test_the_ring_holds_what_the_window_beside_it_holds():
+    pytest.importorskip("pygments")
+    from _build.record import recorded
+
+    compared = 0
+    for case in recorded("1")["cases"]:
+        for event in case["events"]:
+            shown = {name.removeprefix("state."): case["pool"][n] for _, frame in event["f"] for name, n in frame.items()}
+            if "ring" not in event or "A.window.values" not in shown:
+                continue
+            rows = case["pool"][event["ring"]]["rows"]
+            assert [[value for _, value in row] for row in rows] == shown["A.window.values"]
+            compared += 1
+    assert compared > 20
+
+
 @pytest.mark.parametrize("key", printed.algorithms())
 def test_the_player_shows_what_python_computed(key):
     pytest.importorskip("pygments")
