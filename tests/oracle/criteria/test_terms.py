@@ -675,3 +675,48 @@ def test_the_checks_of_several_steps_are_told_as_one() -> None:
     told = replay._merged(iter([[larger], [smaller, broken], [broken]]))
     assert [(c.ratio, c.at) for c in told] == [(0.5, (1, 4)), (0.125, (2, 3)), (9.0, (2, 3))]
     assert [c.reason for c in told] == ["", "", "step 2: wrong"]
+
+
+@pytest.mark.parametrize(("share", "mgs", "undeclared"), [(1.0, PASS, PASS), (1 + 2.0**-40, FAIL, INCONCLUSIVE)])
+def test_a_loss_of_orthogonality_equal_to_what_is_allowed(share: float, mgs: str, undeclared: str) -> None:
+    """cond(M Q) = 2, and ``||P^T P - I|| = 8 p rho u cond`` to the last bit: inside."""
+    P = np.diag([1.0, 1 + 2.0**-6])
+    loss = 2.0**-5 + 2.0**-12
+    unit = replace(SINGLE, u=loss / (8 * 2 * 2 * 2) / share)
+    for said, verdict in (("mgs", mgs), (None, undeclared), ("svd", FAIL), ("cgs", PASS)):
+        check = low_rank._orthonormal(np.diag([2.0, 1.0]), P, unit, Declared(orthogonalisation=said))
+        assert (check.got, check.verdict) == (loss, verdict)
+
+
+@pytest.mark.parametrize(
+    ("said", "tier"),
+    [({}, "T1"), ({"flush_to_zero": True}, "T2"), ({"denormals_are_zero": True}, "T2"), ({"depth": 2}, "T1"),
+     ({"accumulator": "float64"}, "T2"), ({"accumulator": "float32"}, "T1"), ({"accumulator": "bfloat16"}, "T1")],
+)  # fmt: skip
+@pytest.mark.parametrize("operation", ["sp", "lcg", "mfac_direction"])
+def test_equality_is_not_asked_where_something_else_rounds(operation: str, said: dict[str, Any], tier: str) -> None:
+    """Whole numbers in float32, and said to be: but flushed, or rounded once more to be stored."""
+    arguments, result, stage = sums_of(operation, 1.0)
+    result = {name: np.float32(value) for name, value in result.items()}
+    checks = judged(case_of(operation, arguments, "exact"), result, Declared(said, "factorisation"))
+    assert (checks[0].stage, checks[0].tier, checks[0].verdict) == (stage, tier, PASS)
+
+
+def test_a_sparse_window_of_ggt_has_k_products_in_an_entry() -> None:
+    """``k u |G||G|^T + k tiny`` of the Gram matrix: not d, not m, and not fewer where fewer positions are shared."""
+    rng = np.random.default_rng(8)
+    values, x = (np.float32(rng.standard_normal(s)).astype(float) for s in ((3, 5), 9))
+    indices = np.sort(rng.permuted(np.tile(np.arange(9), (3, 1)), axis=1)[:, :5], axis=1).astype(np.int32)
+    G = np.zeros((3, 9))
+    np.put_along_axis(G, indices.astype(int), values, axis=1)
+    arguments = {"indices": indices, "values": values, "x": x, "d": 9, "eps": 0.5, "cutoff": 0.0}
+    L, V = np.linalg.eigh(G @ G.T)
+    result = {"u": x / 0.5 - G.T @ (V / (0.5 * np.sqrt(L) * (np.sqrt(L) + 0.5))) @ V.T @ G @ x}
+    bound = 5 * (U * np.abs(G) @ np.abs(G).T + TINY)
+    for moved, verdict in ((0.9, PASS), (1.1, FAIL)):
+        gram = G @ G.T
+        gram[0, 1] += moved * bound[0, 1]
+        case = case_of("sparse_ggt_direction", arguments)
+        check = worst(judged(case, {**result, "gram": gram}, Declared({"accumulator": "float32"})), "gram")
+        assert (check.verdict, check.at) == (verdict, (0, 1))
+        assert check.ratio == pytest.approx(moved, rel=1e-6)
