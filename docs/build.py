@@ -76,7 +76,10 @@ def staged(strict: bool) -> None:
 
 
 def brought(page: Path, strict: bool) -> None:
-    """Mend links that lead out of docs/: a picture or table comes along, the name of a source file is only named."""
+    r"""Mend links that lead out of docs/: a picture or table comes along, the name of a source file is only named.
+
+    In the code of a table GitHub wants a bar as ``\|``; here it is a bar.
+    """
 
     def replace(match: re.Match[str]) -> str:
         mark, text, link = match.groups()
@@ -95,6 +98,7 @@ def brought(page: Path, strict: bool) -> None:
         return f"{mark}[{text}]({os.path.relpath(STAGE / 'repository' / name, page.parent)})"
 
     text = page.read_text(encoding="utf-8")
+    text = re.sub(r"(?m)^\|.*\|$", lambda row: re.sub("`[^`]*`", lambda code: code[0].replace(r"\|", "|"), row[0]), text)
     page.write_text(re.sub(r"(!?)\[([^\]\n]*)\]\((\.\./[^)\s#]+)\)", replace, text), encoding="utf-8")
 
 
