@@ -555,6 +555,7 @@ def test_the_range_of_the_left_factor() -> None:
         check = judged(case, {"P": P, "Q": (M.T @ P64).astype(np.float32)}, Declared(orthogonalisation="svd"))[1]
         assert check.ratio == pytest.approx(outside / bound, rel=4e-3)
         assert (check.bound, check.got) == (pytest.approx(bound, rel=4e-3), pytest.approx(outside, rel=4e-3))
+        assert check.expected == 0.0
         assert check.verdict == (PASS if outside <= bound else FAIL)
 
 

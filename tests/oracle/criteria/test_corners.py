@@ -505,6 +505,11 @@ def test_what_scaled_top_k_may_keep():
     assert sorted(basis(b, [0.01] * 4).selection(np.array([5.0, 0, 3.95, 0]), 2)) == [0, 1]
     assert sorted(basis(b, [0.1] * 4).selection(np.array([0, 4.0, 3.95, 0]), 2)) == [0, 1]
     assert sorted(basis(b, [9.0] * 4).selection(np.array([0, 0, 3.95, 1.0]), 2)) == [2, 3]
+    near = [5.0, 4.95, 4.78, 1.0]  # the third is below what the first is at least, not below what the second is
+    for T, kept in (([0, 0, 4.78, 0], 0), ([0, 4.95, 0, 0], 1), ([5.0, 0, 0, 0], 0)):
+        assert basis(near, [0.1] * 4).selection(np.array(T), 1).tolist() == [kept]
+    assert basis([5.0, 4.0], [0.5, 0.5]).selection(np.array([0, 4.0]), 1).tolist() == [1]
+    assert basis([5.0, 4.0], [0.5, 0.49]).selection(np.array([0, 4.0]), 1).tolist() == [0]
     assert basis(b, [0.1] * 4).selection(np.zeros(4), 0).tolist() == []
     assert sorted(basis(b, [9.0] * 4).selection(np.zeros(4), 4)) == [0, 1, 2, 3]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -725,3 +726,39 @@ def test_vectors_alone_in_a_hidden_low_rank_run() -> None:
     solve = directions.Solve(w, None, 3, 0.5, UNITS["float32"])
     for at in range(9):
         moved_u(case, result["u"], (0, at), float(solve.expected[at]), float(solve.bound[at]))
+
+
+# ------------------------------------------------------------------ followed in binary64, judged in binary64
+
+
+def test_a_hidden_sum_in_binary64() -> None:
+    """Radius ``2 2^-53 |a|``: one rounding of the target's, one of what follows it; none where the sum is exact."""
+    run = hidden.Run(Case("topk_sgd", "generic", "", 0, 0, {}), Declared(), np.zeros((1, 3)), UNITS["float64"])
+    xi, g = np.array([1.0, -3.0, 0.1]), np.array([2.0, 5.0, 0.2])
+    a = hidden._sum(run, hidden.Followed(xi, np.zeros(3), 0.0), g)
+    assert np.array_equal(a.value, xi + g)
+    assert np.array_equal(a.radius, 2.0**-52 * np.abs(a.value))
+    assert np.array_equal(a.rounding, a.radius)
+    xi[2], g[2] = 0.5, 0.25
+    assert not hidden._sum(run, hidden.Followed(xi, np.zeros(3)), g).radius.any()
+    again = hidden._sum(run, hidden.Followed(xi, np.array([0.0, 1.0, 0.0])), g)
+    assert np.array_equal(again.radius, np.array([0.0, 1.0, 0.0]) + 2.0**-52 * np.array([3.0, 2.0, 0.75]))
+
+
+def test_a_hidden_sign_in_binary64() -> None:
+    """``(d + 4) 2u s`` and the mean radius; e's grows by ``4u (|gamma g| + |e|)`` and ``2u |p - Delta|``."""
+    case, _ = ran("ef_signsgd", T=2)
+    e, radius, u, u1 = np.zeros(9), np.zeros(9), np.zeros((2, 9)), 2.0**-52
+    for t, g in enumerate(case.arguments["gradients"]):
+        p = 0.25 * g + e
+        grown = radius + 2 * u1 * (np.abs(0.25 * g) + np.abs(e)) + 2.0**-1074
+        s = fsum(np.abs(p)) / 9
+        u[t], room = s * np.sign(p), 13 * u1 * s + grown.mean()
+        e, radius = p - u[t], grown + u1 * np.abs(p - u[t])
+        for steps, verdict in ((0.9, PASS), (1.1, FAIL)):
+            got = u[: t + 1].copy()
+            got[t, 2] += steps * room
+            here = replace(case, arguments={**case.arguments, "gradients": case.arguments["gradients"][: t + 1]})
+            check = stage(checks(here, {"u": got}), "u")
+            assert check.ratio == pytest.approx(abs(float(got[t, 2] - u[t, 2])) / room, rel=1e-6)
+            assert check.verdict == verdict

@@ -720,3 +720,17 @@ def test_a_sparse_window_of_ggt_has_k_products_in_an_entry() -> None:
         check = worst(judged(case, {**result, "gram": gram}, Declared({"accumulator": "float32"})), "gram")
         assert (check.verdict, check.at) == (verdict, (0, 1))
         assert check.ratio == pytest.approx(moved, rel=1e-6)
+
+
+def test_what_a_sum_loses_to_underflow() -> None:
+    """n tiny; 2n normal where results are flushed; where operands are, a normal number times each of them, if any."""
+    for said, lost in (((), 3 * TINY), (("flush_to_zero",), 6 * NORMAL), (("denormals_are_zero",), 3 * TINY)):
+        p = precision(Declared(dict.fromkeys(said, True)), np.zeros(1, np.float32))
+        assert p.tiny(3) == lost
+        assert p.tiny(3, 5.0) == lost + 5 * NORMAL * ("denormals_are_zero" in said)
+    p = precision(Declared({"depth": 4}), np.zeros(1, np.float32))
+    assert p.roundings(np.array([3, 5, 9])).tolist() == [3, 5, 5]
+    assert p.stored(2.0, 1.0) == 2.0
+    p = precision(Declared({"accumulator": "float32"}), np.zeros(1, ml_dtypes.bfloat16))
+    assert p.stored(2.0, -4.0) == 2.0 + 2.0**-8 * 6.0 + 2.0**-134
+    assert p.roundings(9) == 9
