@@ -95,3 +95,43 @@ def test_what_was_never_sent_is_not_divided() -> None:
         case = Case("adagrad_step", "generic", "", 0, 0, arguments).with_dtype(dtype)
         result = Local({"adagrad_step": efcp_ref.adagrad_step}).run(case).results
         assert {c.verdict for c in certified(case, result)} == {PASS}
+
+
+RESIDUAL = ("c", "xi", "P", "eigenvalues", "eigenvectors", "a")  # the gap is not that of the entry
+# Of error feedback the values are told by their coordinate.
+ASIDE = ("off the support", "x' - e'")  # where nothing is judged the reference stands for the result; no one entry
+
+
+@pytest.mark.parametrize("operation", NAMES)
+def test_the_numbers_of_a_check_belong_together(operation: str) -> None:
+    """``got`` is the entry ``at`` of the result; ``|got - expected| = ratio bound``; beyond 1 it fails."""
+    told = 0
+    for case in small(operation, 2):
+        right = dict(Local({operation: getattr(efcp_ref, operation)}).run(case).results)
+        results = [right]
+        for name, value in right.items():
+            if name != "states" and value is not None and np.asarray(value).dtype.kind == "f" and np.size(value):
+                wrong = np.array(value)
+                wrong[np.unravel_index(int(np.argmin(np.abs(wrong))), wrong.shape)] += 0.01 * (1 + np.abs(wrong).max())
+                results.append({**right, name: wrong})
+        for result in results:
+            for check in CRITERIA[operation](case, result, Declared()):
+                if check.got is not None and check.tier != "T0" and not any(words in check.rule for words in ASIDE):
+                    told += belongs(operation, result, check)
+    assert told >= 2 or operation == "topk_sgd"  # whose u is judged as values and indices
+
+
+def belongs(operation: str, result: dict[str, Any], check: Check) -> int:
+    """Whether the entry is one of the result's; the numbers must agree."""
+    assert check.bound is not None
+    assert check.expected is not None
+    assert check.verdict == INCONCLUSIVE or (check.verdict == FAIL) == (check.ratio > 1)
+    run = operation in OPTIMIZERS
+    value, at = np.atleast_1d(result.get(check.stage)), (check.at[0] - 1, *check.at[1:]) if run else check.at
+    if check.stage not in result or value.ndim != len(at) or (operation, check.stage) == ("error_feedback", "values"):
+        return 0
+    assert check.got == float(value[at])
+    if check.stage not in RESIDUAL and np.isfinite(check.ratio) and check.verdict != INCONCLUSIVE:
+        gap = abs(check.got - check.expected)
+        assert abs(gap - check.ratio * check.bound) <= 4 * np.spacing(abs(check.expected)) + 1e-6 * gap, check
+    return 1

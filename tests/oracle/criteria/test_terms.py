@@ -672,6 +672,8 @@ def test_the_checks_of_several_steps_are_told_as_one() -> None:
     assert one.at == (1, 3)
     both = replay._merged(iter([[first], [stop]]))
     assert [(c.stage, c.verdict, c.reason) for c in both] == [("u", PASS, ""), ("trajectory", INCONCLUSIVE, "stop")]
+    (one,) = replay._merged(iter([[replace(stop, verdict=PASS)], [stop]]))
+    assert (one.verdict, one.at) == (INCONCLUSIVE, (2,))
     told = replay._merged(iter([[larger], [smaller, broken], [broken]]))
     assert [(c.ratio, c.at) for c in told] == [(0.5, (1, 4)), (0.125, (2, 3)), (9.0, (2, 3))]
     assert [c.reason for c in told] == ["", "", "step 2: wrong"]
@@ -734,3 +736,28 @@ def test_what_a_sum_loses_to_underflow() -> None:
     p = precision(Declared({"accumulator": "float32"}), np.zeros(1, ml_dtypes.bfloat16))
     assert p.stored(2.0, -4.0) == 2.0 + 2.0**-8 * 6.0 + 2.0**-134
     assert p.roundings(9) == 9
+
+
+def test_an_eigenvalue_equal_to_the_noise_is_noise() -> None:
+    """``30 m 2u L + m k tiny`` is 4 for this unit, and so is the eigenvalue."""
+    case = case_of("ggt_direction", {"x": np.ones(2), "eps": 0.5, "cutoff": 0.0})
+    for tiny, reason in ((0.125, eigen.NOISE), (0.125 - 2.0**-40, eigen.CUT)):
+        p = eigen.Problem.of(case, np.array([[2.0, 0.0]]), 2, replace(SINGLE, u=2.0**-6, tiny=tiny))
+        assert (p.noise(4.0) == 4.0) == (tiny == 0.125)
+        assert eigen.reference(p)[3] == reason
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "right"),
+    [
+        (np.float16, 1.0, True), (np.float16, 1 + 2.0**-10, True), (np.float16, 1 + 2.0**-9, False),
+        (np.float32, 1 + 2.0**-11, True), (np.float32, 1.0, False), (np.float64, 1 + 2.0**-11, False),
+        (np.float64, 1 + 2.0**-11 + 2.0**-40, True),
+    ],
+)  # fmt: skip
+def test_how_a_value_may_be_rounded_to_be_stored(dtype: Any, value: float, right: bool) -> None:
+    """To nearest; to 16 bits also by way of float32, where this is a tie and goes to the even number."""
+    case = case_of("top_k", {"a": np.array([1 + 2.0**-11 + 2.0**-40, 0.5]), "k": 1})
+    result = {"indices": np.zeros(1, np.int32), "values": np.array([value]).astype(dtype)}
+    check = next(c for c in judged(case, result) if c.stage == "values")
+    assert check.verdict == (PASS if right else FAIL)
