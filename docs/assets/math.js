@@ -3,7 +3,18 @@
   const render = () => {
     renderMathInElement(document.body, { throwOnError: false, delimiters: [
       { left: '\\(', right: '\\)', display: false }, { left: '\\[', right: '\\]', display: true }] })
+    document.querySelectorAll('span.arithmatex').forEach(kept)
     setTimeout(reachable, 100)
+  }
+  // A full stop or bracket stays on the line of the short formula before it.
+  const kept = formula => {
+    const after = formula.nextSibling, mark = after && after.nodeType === 3 && after.data.match(/^[.,:;?!)\]]+/)
+    if (!mark || formula.querySelectorAll('.base').length > 1) return
+    const together = document.createElement('span')
+    together.style.whiteSpace = 'nowrap'
+    formula.replaceWith(together)
+    together.append(formula, mark[0])
+    after.data = after.data.slice(mark[0].length)
   }
   // What is too wide scrolls by itself, and must be reached by keyboard to be scrolled.
   const reachable = () => {
