@@ -16,7 +16,7 @@ class PlainText(griffe.Extension):
 
     def on_instance(self, *, obj: Any, **kwargs: Any) -> None:
         """Change the docstring of one object."""
-        if obj.docstring and any(mark in obj.docstring.value for mark in ("*", ">>>", "\b")):
+        if obj.docstring and any(mark in obj.docstring.value for mark in ("*", ">>>", "\b", "::\n")):
             obj.docstring.value = marked(obj.docstring.value)
 
 
@@ -25,6 +25,8 @@ def marked(text: str) -> str:
 
     >>> marked("a*b\n\n>>> 2 * 3\n6\n\nc").split("\n\n")
     ['a\\*b', '```pycon\n>>> 2 * 3\n6\n```', 'c']
+    >>> marked("A case::")
+    'A case:'
     >>> marked("\b\nExample:\n  efcp-ref list *").splitlines()
     ['```text', 'Example:', '  efcp-ref list *', '```']
     """
@@ -47,4 +49,5 @@ def marked(text: str) -> str:
 
 def _escaped(line: str) -> str:
     parts = re.split(r"(``.*?``|`[^`]*`|(?<![\w*])\*\w+\*(?![\w*]))", line)  # code, or one *word* of stress
-    return "".join(part if number % 2 else part.replace("*", r"\*") for number, part in enumerate(parts))
+    text = "".join(part if number % 2 else part.replace("*", r"\*") for number, part in enumerate(parts))
+    return text[:-1] if text.endswith("::") else text
