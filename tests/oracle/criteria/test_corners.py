@@ -40,6 +40,8 @@ def forward(got: Any, ref: Any, bound: Any, **more: Any):
 
 def test_vacuous_and_oracle_are_decided_entry_by_entry():
     assert forward([1.0], [1.0], 2.0, magnitude=2.0).reason == "vacuous"
+    assert forward([3.0], [1.0], 2.0, magnitude=2.0).reason == "vacuous"  # a gap equal to the bound is inside it
+    assert forward([3.0 + 2.0**-40], [1.0], 2.0, magnitude=2.0).verdict == FAIL
     assert forward([1.0], [1.0], 1.99, magnitude=2.0).verdict == PASS
     assert forward([0.0], [0.0], 1.0, magnitude=0.0).verdict == PASS
     assert forward([1.0], [1.0], 1.0, error=0.11).reason == "oracle"
@@ -477,7 +479,7 @@ def test_conservation_of_sign():
     p, s = 0.5 * g + e, 2.0
     own = 2 * U * (np.abs(0.5 * g) + np.abs(e)) + 2.0**-149
     room = 3 * U * (np.abs(x) + np.abs(p) + s) + own
-    for moved, wrong in ((0.9, False), (1.1, True)):
+    for moved, wrong in ((0.9, False), (1.0, False), (1.1, True)):
         new_x, new_e = x - s * np.sign(p), p - s * np.sign(p)
         new_x[1] += moved * room[1] / 2
         new_e[1] -= moved * room[1] / 2

@@ -762,3 +762,16 @@ def test_a_hidden_sign_in_binary64() -> None:
             check = stage(checks(here, {"u": got}), "u")
             assert check.ratio == pytest.approx(abs(float(got[t, 2] - u[t, 2])) / room, rel=1e-6)
             assert check.verdict == verdict
+
+
+def test_a_gradient_that_is_zero_loses_nothing_to_underflow() -> None:
+    """p = 0 is certain there, so that Delta is 0 and no sign is free; where g is not zero gamma g may underflow."""
+    case, _ = ran("ef_signsgd", T=1)
+    g = np.array([[4.0, -8.0, 0.0, 8.0, -4.0, 4.0, 8.0, 8.0, -4.0]])
+    s = float(np.abs(0.25 * g).mean())
+    for value, other, verdict in ((0.0, 0.0, PASS), (0.0, s, FAIL), (1e-45, s, PASS), (1e-45, 0.5 * s, FAIL)):
+        g[0, 2] = value
+        u = s * np.sign(0.25 * g)
+        u[0, 2] = other
+        here = replace(case, arguments={**case.arguments, "gradients": f32(g)})
+        assert stage(checks(here, {"u": u}, SAID), "u").verdict == verdict

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
-from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, low_rank, replay, scaled, selection
+from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, fisher, low_rank, replay, scaled, selection
 from efcp_ref.oracle.criteria.replay import hidden
 from efcp_ref.oracle.criteria.structure import precision, probable
 from efcp_ref.oracle.exact import Pair
@@ -796,3 +796,37 @@ def test_which_line_is_blamed_where_values_and_error_do_not_add_up(values: list,
     case = replace(case, arguments={**case.arguments, "xi": xi, "g": g})
     step = selection._Step.of(case, result, Declared())
     assert selection._blame(step, step.measured[2]) == line
+
+
+@pytest.mark.parametrize(
+    ("ulps", "cut"), [(4.0, True), (4.0 + 2.0**-20, False), (-4.0, True), (-4.0 - 2.0**-20, False), (0.0, True)]
+)
+def test_the_edge_of_the_cut_off_belongs_to_it(ulps: float, cut: bool) -> None:
+    """``|L - cutoff L_max| <= 8u cutoff L_max``, 4u where the cut-off is a half: whichever way it went is undecided."""
+    p = ggt_problem([1.0, 0.5], 0.5)
+    arrays = {"eigenvalues": np.array([0.5 + ulps * U, 1.0]), "eigenvectors": np.eye(2), "u": np.full(6, 9.0)}
+    (check,) = eigen._given(p, arrays)
+    assert (check.verdict, check.reason) == ((INCONCLUSIVE, eigen.CUT) if cut else (FAIL, ""))
+
+
+def test_which_solver_classes_are_asked() -> None:
+    """Undeclared: the strict bound, LU's own, then that of eigenvalues times the larger condition; declared: one."""
+    asked: list[tuple[str | None, float]] = []
+
+    def judged_by(right: str | None) -> Any:
+        def one(solver: str | None, times: float) -> Check:
+            asked.append((solver, times))
+            return Check("c", "T2", "W:3", "", verdict=PASS if solver == right else FAIL)
+
+        return one
+
+    order: list[tuple[str | None, float]] = [(None, 1.0), ("lu", 1.0), ("eigh", 7.0)]
+    for right, n, verdict in ((None, 1, PASS), ("lu", 2, INCONCLUSIVE), ("eigh", 3, INCONCLUSIVE), ("none", 3, FAIL)):
+        for conditions in ((3.0, 7.0), (7.0, 3.0)):
+            asked.clear()
+            assert fisher._classes(judged_by(right), None, *conditions).verdict == verdict
+            assert asked == order[:n]
+    for solver, times in (("inverse", 3.0), ("eigh", 3.0), ("dense", 7.0), ("lu", 1.0), ("factorisation", 1.0)):
+        asked.clear()
+        assert fisher._classes(judged_by("none"), solver, 3.0, 7.0).verdict == FAIL
+        assert asked == [(solver, times)]
