@@ -57,13 +57,13 @@ def home(folder: Path) -> dict[str, float]:
                 "svg.fonttype": "path",
             }
         )
-        figure, axes = plt.subplots(figsize=(7.6, 3.1), layout="constrained")
+        figure, axes = plt.subplots(figsize=(6.0, 3.0), layout="constrained")
         axes.plot(at, without, color=orange, lw=2.2, ls="--")
         axes.plot(at, with_, color=blue, lw=2.2)
         axes.annotate(
             "dropped entries are lost",
             (at[-1], without[-1]),
-            (-4, 8),
+            (-4, 11),
             textcoords="offset points",
             ha="right",
             color=orange,
@@ -71,7 +71,7 @@ def home(folder: Path) -> dict[str, float]:
         axes.annotate(
             "dropped entries wait: error feedback",
             (at[-1], with_[-1]),
-            (-4, 9),
+            (-4, 18),
             textcoords="offset points",
             ha="right",
             color=blue,
