@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import importlib
+import pkgutil
+from dataclasses import is_dataclass, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import pytest
 
+from efcp_ref.oracle import criteria
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
 from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, fisher, low_rank, replay, scaled, selection
 from efcp_ref.oracle.criteria.replay import hidden
@@ -830,3 +833,16 @@ def test_which_solver_classes_are_asked() -> None:
         asked.clear()
         assert fisher._classes(judged_by("none"), solver, 3.0, 7.0).verdict == FAIL
         assert asked == [(solver, times)]
+
+
+def test_what_a_criterion_reads_cannot_be_changed_under_it() -> None:
+    """Every record of the criteria is frozen but the layer that is followed from step to step."""
+    names = [m.name for m in pkgutil.walk_packages(criteria.__path__, criteria.__name__ + ".")]
+    found = {
+        value
+        for name in names
+        for value in vars(importlib.import_module(name)).values()
+        if isinstance(value, type) and is_dataclass(value) and value.__module__.startswith(criteria.__name__)
+    }
+    assert len(found) > 10
+    assert {kind for kind in found if not kind.__dataclass_params__.frozen} == {hidden.Layer}
