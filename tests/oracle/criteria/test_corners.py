@@ -425,9 +425,9 @@ def test_what_was_kept_is_read_off_the_error():
     assert kept.tolist() == [True, False, True]
     checks, _ = adagrad([0.0, 5.0, 1.0], [0, 0, 1.0], 2)
     assert (checks[-1].verdict, checks[-1].reason) == (FAIL, "|a| = 1 is dropped, 0 is kept")
-    near = adagrad([1.0, 1.0 + 1.5 * U, 3.0], [0, 1.0 + 1.5 * U, 0], 2)[0]
+    near = adagrad([1.0, 1.0 + 1.9 * U, 3.0], [0, 1.0 + 1.9 * U, 0], 2)[0]
     assert failing(near) == []
-    assert failing(adagrad([1.0, 1.0 + 4 * U, 3.0], [0, 1.0 + 4 * U, 0], 2)[0]) == [("xi", "7:6")]
+    assert failing(adagrad([1.0, 1.0 + 2.1 * U, 3.0], [0, 1.0 + 2.1 * U, 0], 2)[0]) == [("xi", "7:6")]
 
 
 def test_the_ratio_of_an_error_that_is_kept_back():

@@ -775,3 +775,27 @@ def test_a_gradient_that_is_zero_loses_nothing_to_underflow() -> None:
         u[0, 2] = other
         here = replace(case, arguments={**case.arguments, "gradients": f32(g)})
         assert stage(checks(here, {"u": u}, SAID), "u").verdict == verdict
+
+
+def test_what_radii_do_to_the_gram_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``||(G + R)(G + R)^T - G G^T|| <= 2 ||R|| ||G|| + ||R||^2``, whatever is small; none where nothing is hidden."""
+    rng = np.random.default_rng(9)
+    G, x, R, r = (np.abs(rng.standard_normal(s)) for s in ((3, 7), 7, (3, 7), 7))
+    seen: list[tuple[eigen.Problem, Any]] = []
+
+    def visible(problem: eigen.Problem, u: Array, declared: Declared, extra: Any = 0.0) -> Check:
+        seen.append((problem, extra))
+        return Check("u", "T2", "4:11", "")
+
+    monkeypatch.setattr(directions.eigen, "visible", visible)
+    case = Case("sparse_ggt", "generic", "", 0, 0, {"eps": 0.5, "cutoff": 0.0})
+    run = directions.Run(case, Declared(), np.zeros((1, 7)), UNITS["float32"], {"eps": 0.5, "cutoff": 0.0})
+    for R_, r_, none in ((R, r, False), (R, 0 * r, False), (0 * R, r, False), (0 * R, 0 * r, True), (None, None, True)):
+        directions.ggt(run, 0, G, 7, x, None, R_, r_)
+        problem, extra = seen[-1]
+        size = 0.0 if R_ is None else float(np.linalg.norm(R_))
+        drift = 2 * size * float(np.linalg.norm(G)) + size * size
+        assert problem.drift == pytest.approx(drift, rel=1e-12)
+        assert (extra == 0) == none
+    H = (G + R) @ (G + R).T - G @ G.T
+    assert np.linalg.norm(H) <= seen[0][0].drift
