@@ -9,7 +9,7 @@
   // A full stop or bracket stays on the line of the short formula before it.
   const kept = formula => {
     const after = formula.nextSibling, mark = after && after.nodeType === 3 && after.data.match(/^[.,:;?!)\]]+/)
-    if (!mark || formula.querySelectorAll('.base').length > 1) return
+    if (!mark || formula.offsetWidth > 120) return
     const together = document.createElement('span')
     together.style.whiteSpace = 'nowrap'
     formula.replaceWith(together)
