@@ -846,3 +846,20 @@ def test_what_a_criterion_reads_cannot_be_changed_under_it() -> None:
     }
     assert len(found) > 10
     assert {kind for kind in found if not kind.__dataclass_params__.frozen} == {hidden.Layer}
+
+
+def test_a_gap_that_rounding_may_close_bounds_nothing() -> None:
+    """Divided differences between a kept and a dropped eigenvalue closer than ``2 delta``: infinite."""
+    p = ggt_problem([2.0, 1.0, 0.1], 0.1)
+    L, V = np.linalg.eigh(p.G @ p.G.T)
+    for delta, finite in ((0.494, True), (0.496, False)):  # 1 - 0.01 is 2 * 0.495
+        assert np.isfinite(eigen._loewner(p, L, V, L > 0.4, delta)).all() == finite
+
+
+@pytest.mark.parametrize(("m", "d", "C"), [(3, 9, 2 * 3 + 2 * 9 + 12), (9, 2, 3 * 9 + 2 + 12), (4, 4, 16 + 12)])
+def test_the_weights_of_a_direction_of_ggt(m: int, d: int, C: int) -> None:
+    """``C = max(2m + 2d, 3m + d) + 12`` and what line 11 loses where sigma is small, wide windows and tall ones."""
+    sigma, eps = np.array([0.01, 1.0, 3.0]), 0.25
+    F, CF = eigen.weights(sigma, eps, m, d)
+    assert np.allclose(F, 1 / (eps * sigma * (sigma + eps)), rtol=1e-14, atol=0)
+    assert np.allclose(CF, C * F + 4 * (1 / (sigma + eps) + 4) / sigma**2, rtol=1e-14, atol=0)
