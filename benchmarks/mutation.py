@@ -46,6 +46,7 @@ TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are
     "scaled.py": ("bounds", "terms", "corners", "scaled", "certified"),
     "eigen.py": ("bounds", "terms", "corners", "eigen", "certified"),
     "fisher.py": ("bounds", "terms", "corners", "fisher", "certified"),
+    "workers.py": ("corners", "terms"),
     "replay": ("steps", "replay", "terms", "corners", "certified"),
 }
 WORKERS = "tests/oracle/test_workers.py"
@@ -64,6 +65,8 @@ LESS = "every negative number asks NumPy for the size that is left"
 WHY: dict[tuple[str, str], str] = {  # (file, words of the line as it is now): why no test can see that change
     ("eigen.py", "own = 3 * sum(self.G.shape)"): MARGIN,
     ("eigen.py", "kind = np.float64 if unit.u > 2.0**- 41"): "no unit lies between 2^-53 and 2^-24",
+    ("eigen.py", "np.where(gap > 0, gap, 2.0)"): "stands only where infinity is put in its place",
+    ("elementwise.py", "*(0.0 / self.s, self.s, -self.s)"): "where s is 0 so are s and -s, which are tried beside it",
     ("elementwise.py", "np.where(goes | (gap == -1), 0.0, scaled)"): "where the gap is 0 its quotient is 0, too",
     ("elementwise.py", 'line = "7:7" if shifted or (gap > 0)'):
         "an entry that is neither 0 nor a is further than 0 from a",
@@ -72,18 +75,26 @@ WHY: dict[tuple[str, str], str] = {  # (file, words of the line as it is now): w
     ("fisher.py", "np.full((len(held),) * 1, float(held.shape[1]))"):
         "every entry is the same number, and a row of them is broadcast to the square",
     ("fisher.py", "np.abs(r.hi - r.lo)"): MARGIN,
+    ("fisher.py", "certified = 3.0**-53 * self.factor(w.hi, None)"):
+        "the error of M w, which is added beside it, is of the same size",
+    ("fisher.py", "certified = 2.0**- 52 * self.factor(w.hi, None)"): MARGIN,
     ("fisher.py", "for _ in range( 7):"):
         "one step of refinement less, where seven have not been enough: " + MARGIN,
-    ("fisher.py", 'judged("lu", 0.0)'):
-        "where pivoting changes the factors of M at all, cond(M) is larger than what it changes them by, so that the "
-        "class that is asked next explains all that this one does",
+    ("fisher.py", "certified + 2.0**- 53 * (np.abs(h.hi)"): MARGIN,
+    ("fisher.py", "p.error[:, 0] + 2.0**- 101 * size"): MARGIN,
     ("fisher.py", "p.error[0] / scale + 2.0**- 101 * magnitude"): MARGIN,
     ("low_rank.py", "2.0**-52 * (terms.shape[-1] + 2) * magnitude"): MARGIN,
+    ("low_rank.py", "outside / bound if bound else -1.0"): "the smallest subnormal number is in the bound: it is not 0",
+    ("low_rank.py", "return unit.u < 2.0**30"): "more bits than a float32 result needs: the same number",
     ("replay/factored.py", "precise=unit.u < 1.0**-30"): "more bits than a float32 result needs: the same number",
     ("replay/hidden.py", "most = np.max(size[outside] + a.radius[outside], initial= -1.0)"):
         "sizes and radii are not negative, and what is asked is whether one is above 0",
     ("scaled.py", 'order = np.argsort(size, kind="stable")'):
         "used only where no entry is kept or every one is: the order says nothing then",
+    ("selection.py", '"smallest": - 2.0}.get(nan or "", -np.inf), size))'):
+        "a dropped NaN only has to count as no more than a kept one, which is -1",
+    ("selection.py", 'UNITS["float64"]).u > 2.0**- 25'): "a number that is rounded to float32 twice is rounded once",
+    ("sums.py", "checks[- 0].verdict"): "there is one check by then: the first is the last",
     ("workers.py", '_departs(t0.wide(workers[ -1]["u"])'):
         "every worker's u is the same there, bit for bit: else the replicas drift apart, which is said before",
     ("workers.py", "stack = g.reshape(len(g), g.shape[1], - 2)"): LESS,
@@ -204,7 +215,7 @@ def _child(change: Change, out: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
     sys.meta_path.insert(0, _Changed(CRITERIA / change["file"], mutated(change)))
     first, key = _First(), change["file"].split("/")[0]
-    files = [f"{HERE}/test_{name}.py" for name in TESTS.get(key, ("corners",))] + [WORKERS] * (key == "workers.py")
+    files = [f"{HERE}/test_{name}.py" for name in TESTS[key]] + [WORKERS] * (key == "workers.py")
     existing = [file for file in files if (ROOT / file).exists()]
     code = pytest.main(["-x", *PLAIN, *existing], plugins=[first])
     os.write(out, json.dumps([int(code), first.failed]).encode())

@@ -147,8 +147,12 @@ def draws(changed: dict[str, Any]) -> str:
         f"- Draw {n}: noticed at first {unseen(one)}; now {one['killed']} of {one['sample']}."
         for n, one in enumerate(changed["draws"], 1)
     )
-    left = len(changed["drawn before"])
-    return f"{left} changes that an earlier sample held, and those like them, are left aside.\n\n" + "\n".join(rows)
+    left, alive = len(changed["drawn before"]), changed["sample"] - changed["killed"]
+    first = changed["sample"] - changed[AT_FIRST]
+    return (
+        f"{left} changes that an earlier sample held, and those like them, are left aside.\n\n" + "\n".join(rows)
+        + f"\n\nOf the {first} that were not noticed at first, {alive} cannot be, for the reasons below."
+    )  # fmt: skip
 
 
 def page() -> str:
@@ -178,9 +182,8 @@ judged as one, as it was outside. The campaign goes on where its file stops, unt
 drawn at random, and every change is tried with the tests as they were before it was drawn: what they notice then is the
 figure for a change that nobody has looked at. Then the survivors are looked at one by one. Tests are written for those
 that a test can see, for their whole kind where that can be done: every term of a bound alone, every condition from both
-sides, every reference against an enclosure. What is noticed then is the figure of this sample alone. What is drawn
-after such tests is a draw of its own; the last one says how the tests of today do on changes that they were not written
-for.
+sides, every reference against an enclosure. What is noticed then is the figure of this sample alone, and a change that
+was not drawn fares as the first figures say. What is drawn after such tests is a draw of its own.
 """
 
 
