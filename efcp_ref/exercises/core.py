@@ -366,8 +366,8 @@ def check(id: str, function: Callable[..., Any], *, seconds: float = 5.0) -> Ans
         seconds: a call that takes longer is refused (in the main thread of a POSIX system).
 
     Returns:
-        An `Answer`, true where right; else with the paper line, the first variable that differs, its index, both values,
-        and the smallest input found that shows it.
+        An `Answer`, true where right; else with the paper line, the first variable that differs, its index, both
+        values, and the smallest input found that shows it.
 
     Raises:
         ValueError: no such exercise.

@@ -55,7 +55,8 @@ def test_the_ring_holds_what_the_window_beside_it_holds():
     compared = 0
     for case in recorded("1")["cases"]:
         for event in case["events"]:
-            shown = {name.removeprefix("state."): case["pool"][n] for _, frame in event["f"] for name, n in frame.items()}
+            frames = [frame for _, frame in event["f"]]
+            shown = {name.removeprefix("state."): case["pool"][n] for frame in frames for name, n in frame.items()}
             if "ring" not in event or "A.window.values" not in shown:
                 continue
             rows = case["pool"][event["ring"]]["rows"]
