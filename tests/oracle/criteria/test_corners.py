@@ -348,6 +348,8 @@ def test_a_ridge_is_added_before_the_decomposition():
     assert verdicts(float(np.float32(1e-6)), "ridge") == {PASS}
     assert verdicts(1e-6) == {PASS, INCONCLUSIVE}
     assert verdicts(0.25, "0.25") == {PASS}
+    assert verdicts(0.1, "0.1") == verdicts(float(np.float32(0.1)), "0.1") == {PASS}  # as written, or as float32 has it
+    assert FAIL in verdicts(0.1 + 1e-9, "0.1")
     assert FAIL in verdicts(0.25)
     assert FAIL in verdicts(0.25, "ridge")
     assert FAIL in verdicts(1e-6, "0")

@@ -14,7 +14,7 @@ import pytest
 from efcp_ref.oracle import criteria
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Check, Declared
 from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, fisher, low_rank, replay, scaled, selection
-from efcp_ref.oracle.criteria.replay import hidden
+from efcp_ref.oracle.criteria.replay import factored, hidden
 from efcp_ref.oracle.criteria.structure import precision, probable
 from efcp_ref.oracle.exact import Pair
 
@@ -863,3 +863,59 @@ def test_the_weights_of_a_direction_of_ggt(m: int, d: int, C: int) -> None:
     F, CF = eigen.weights(sigma, eps, m, d)
     assert np.allclose(F, 1 / (eps * sigma * (sigma + eps)), rtol=1e-14, atol=0)
     assert np.allclose(CF, C * F + 4 * (1 / (sigma + eps) + 4) / sigma**2, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("share", "mgs", "undeclared"), [(1.0, PASS, INCONCLUSIVE), (1 + 2.0**-40, INCONCLUSIVE, FAIL)]
+)
+def test_a_tenth_may_be_lost_and_no_more(share: float, mgs: str, undeclared: str) -> None:
+    """cond(M Q) = 2: what MGS may lose, and what undeclared CGS may, is a tenth to the last bit, or just above it."""
+    P = np.diag([1.0, 1 + 2.0**-5])  # loses 2^-4 + 2^-10
+    for said, power, verdict in (("mgs", 2, mgs), (None, 4, undeclared)):
+        unit = replace(SINGLE, u=share * 0.1 / (8 * 2 * 2) / power)
+        check = low_rank._orthonormal(np.diag([2.0, 1.0]), P, unit, Declared(orthogonalisation=said))
+        assert check.verdict == verdict
+
+
+def test_the_first_number_that_is_not_finite_is_shown() -> None:
+    """Of the first result that holds one."""
+    result = {"u": np.ones(3), "gram": np.array([[1.0, 2.0], [np.inf, np.nan]]), "eigenvalues": np.array([np.nan])}
+    (check,) = eigen.finite(result, ("u", "gram", "eigenvalues"), "4:11")
+    assert (check.stage, check.at, check.tier, check.line) == ("gram", (1, 0), "T0", "4:11")
+    assert eigen.finite(result, ("u",), "4:11") == []
+
+
+@pytest.mark.parametrize(("moved", "line"), [(2.9, ""), (3.1, "1:6")])
+def test_a_vector_is_stored_whole(moved: float, line: str) -> None:
+    """``|P - a| <= 3u |a| + tiny``, whatever xi' makes up for; a matrix is not held to that."""
+    a = np.array([[3.0], [-2.0], [0.0]])
+    P = a.copy()
+    P[1] += moved * U * 2.0
+    for whole in (True, False):
+        check = factored._residual(a, a - P, P, np.ones((1, 1)), SINGLE, whole)
+        assert check.verdict == (FAIL if line and whole else PASS)
+        assert check.line == ("1:6" if whole else "1:7")
+    assert check.ratio == 0
+    small = 2.0**-149 * np.array([[0.0], [0.9 if not line else 1.1]])
+    check = factored._residual(0 * small, 0 * small - small, small, np.ones((1, 1)), SINGLE, True)
+    assert check.verdict == (FAIL if line else PASS)
+
+
+def test_where_every_entry_is_kept_no_other_could_be() -> None:
+    """Then, or where none is, rounding of b explains no selection."""
+    basis = scaled.Basis(np.eye(2), np.eye(2), np.array([2.0, 1.0]), np.array([1.0, 1.0]), 0.0, SINGLE)
+    for k, verdict in ((2, FAIL), (1, INCONCLUSIVE), (0, FAIL)):
+        assert scaled._judge(basis, np.array([2.0, 1.0]), np.array([9.0, 9.0]), k, np.eye(2)).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("times", "undeclared", "mrrr"),
+    [(29.9, PASS, PASS), (30.1, INCONCLUSIVE, PASS), (499.0, INCONCLUSIVE, PASS), (501.0, FAIL, FAIL)],
+)
+def test_the_loss_that_a_driver_may_have(times: float, undeclared: str, mrrr: str) -> None:
+    """``30 n 2u``, of MRRR ``500 n 2u``; between them the driver is asked for."""
+    loss = times * 3 * 2 * U
+    for declared, verdict in ((Declared(), undeclared), (Declared({"eigensolver": "mrrr"}), mrrr)):
+        check = eigen._orthogonal(loss, 3, SINGLE, declared)
+        assert check.verdict == verdict
+        assert check.ratio == pytest.approx(times / (500 if declared.arithmetic else 30))
