@@ -81,11 +81,17 @@ WHY: dict[tuple[str, str], str] = {  # (file, words of the line as it is now): w
     ("fisher.py", "for _ in range( 7):"):
         "one step of refinement less, where seven have not been enough: " + MARGIN,
     ("fisher.py", "certified + 2.0**- 53 * (np.abs(h.hi)"): MARGIN,
+    ("fisher.py", "error = error - 1.01 * (spread @ residual)"): MARGIN,
+    ("fisher.py", "window = _window(case, True)"): "more bits than are needed: the same S, to binary64",
     ("fisher.py", "p.error[:, 0] + 2.0**- 101 * size"): MARGIN,
     ("fisher.py", "p.error[0] / scale + 2.0**- 101 * magnitude"): MARGIN,
     ("low_rank.py", "2.0**-52 * (terms.shape[-1] + 2) * magnitude"): MARGIN,
     ("low_rank.py", "outside / bound if bound else -1.0"): "the smallest subnormal number is in the bound: it is not 0",
+    ("low_rank.py", "lambda: enclose.outside(P64, M, Q), gap=False"):
+        "the last rounding of a measured gap, 2^-50 of it, in what --certify reports",
     ("low_rank.py", "return unit.u < 2.0**30"): "more bits than a float32 result needs: the same number",
+    ("replay/directions.py", "if R is not None or r is not None and (R.any() or r.any())"):
+        "both are given or neither, and of zeros what is added is 0",
     ("replay/factored.py", "precise=unit.u < 1.0**-30"): "more bits than a float32 result needs: the same number",
     ("replay/hidden.py", "most = np.max(size[outside] + a.radius[outside], initial= -1.0)"):
         "sizes and radii are not negative, and what is asked is whether one is above 0",
