@@ -17,6 +17,11 @@ from efcp_ref.oracle.judge import Quality, judge
 from efcp_ref.oracle.targets import Local
 
 rng = np.random.default_rng(11)
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers_whatever_ran_before():
+    rng.bit_generator.state = np.random.default_rng(11).bit_generator.state
 BF16 = ml_dtypes.bfloat16
 U = 2.0**-24
 
@@ -212,11 +217,11 @@ SOLVERS = {
 }
 
 
-def graded(n=12):
-    """Windows whose rows differ by 10^8 in size: there pivoting leaves the symmetric bound."""
+def graded(n=100):
+    """Windows whose rows differ by up to 10^4 in size: there pivoting and eigenvectors leave the symmetric bound."""
     cases = []
     for _ in range(n):
-        G = f32(rng.standard_normal((8, 20)) * 10.0 ** rng.uniform(-4, 4, (8, 1)))
+        G = f32(rng.standard_normal((8, 20)) * 10.0 ** rng.uniform(-2, 2, (8, 1)))
         arguments = {"G": G, "lam": float(np.float32(10.0 ** rng.uniform(-6, -2))), "x": f32(rng.standard_normal(20))}
         cases.append(Case("mfac_direction", "generic", "", 0, 0, arguments).with_dtype("float32"))
     return cases
@@ -235,7 +240,7 @@ def dependent(n=40, lam=1e-4):
 @pytest.mark.parametrize("name", SOLVERS)
 def test_another_solver_is_in_doubt_until_it_is_declared(name):
     """Held to a symmetric factorisation it fails; undeclared it is inconclusive; declared it is decided."""
-    cases, target = graded() if name == "lu" else dependent(), solved(SOLVERS[name])
+    cases, target = dependent() if name == "inverse" else graded(), solved(SOLVERS[name])
     assert verdicts(target, "mfac_direction", cases, Declared(solver="factorisation")).failed > 0
     doubt = verdicts(target, "mfac_direction", cases)
     assert doubt.failed == 0 < sum(n for why, n in doubt.inconclusive.items() if why == "solver class")
@@ -304,7 +309,7 @@ def ill_conditioned(condition, n=6):
 
 
 def test_the_class_of_orthogonalisation_is_in_doubt_until_it_is_declared():
-    """Classical Gram-Schmidt loses cond^2 u, modified cond u, Householder u (Bjorck; Giraud, Langou, Rozloznik)."""
+    """Classical Gram-Schmidt loses cond^2 u, modified cond u, Householder u (Björck; Giraud, Langou, Rozložník)."""
     cases, cgs, mgs = ill_conditioned(40.0), gram_schmidt(False), gram_schmidt(True)
     assert verdicts(cgs, "power_compress", cases, Declared(orthogonalisation="cgs")).passed == 6
     assert verdicts(mgs, "power_compress", cases).passed == 6
