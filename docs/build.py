@@ -98,7 +98,8 @@ def brought(page: Path, strict: bool) -> None:
         return f"{mark}[{text}]({os.path.relpath(STAGE / 'repository' / name, page.parent)})"
 
     text = page.read_text(encoding="utf-8")
-    text = re.sub(r"(?m)^\|.*\|$", lambda row: re.sub("`[^`]*`", lambda code: code[0].replace(r"\|", "|"), row[0]), text)
+    rows = r"(?m)^\|.*\|$"
+    text = re.sub(rows, lambda row: re.sub("`[^`]*`", lambda code: code[0].replace(r"\|", "|"), row[0]), text)
     page.write_text(re.sub(r"(!?)\[([^\]\n]*)\]\((\.\./[^)\s#]+)\)", replace, text), encoding="utf-8")
 
 
