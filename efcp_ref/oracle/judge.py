@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
+from efcp_ref.oracle import flush
 from efcp_ref.oracle.certify import Certificate, certificate_of, certifying, needed, total
 from efcp_ref.oracle.core import (
     ERROR,
@@ -193,7 +194,8 @@ def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
     try:
         criteria = getattr(target, "criteria", CRITERIA)  # several workers at once are judged by others
         with certifying(certified):
-            checks = criteria[case.operation](case, results, _computed_in(target.declared, case, results))
+            computed = _computed_in(target.declared, case, results)
+            checks = flush.judged(criteria[case.operation], case, results, computed)
     except Exception as why:
         from efcp_ref.oracle.worker import said, trail
 

@@ -12,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from efcp_ref.contract import OPTIMIZERS
-from efcp_ref.oracle import certify
+from efcp_ref.oracle import certify, flush
 from efcp_ref.oracle.certify import Certificate
 from efcp_ref.oracle.core import ERROR, FAIL, INCONCLUSIVE, PASS, Case, Check, unit_of, verdict_of
 from efcp_ref.oracle.criteria import replay as steps
@@ -145,13 +145,22 @@ def judge_step(reader: Reader, before: Mapping[str, Any] | None, step: Step) -> 
     if step.u.shape != step.g.shape or step.u.dtype.kind not in "fV":
         wrong = f"u has shape {step.u.shape} and dtype {step.u.dtype}, must be {step.g.shape}"
         return StepVerdict(step.t, FAIL, (t0.failed("u", "T0", line, steps.U_RULE, wrong),)), None
+    afters: list[Any] = []
+
+    def judge(given: Any, returned: Any) -> tuple[Check, ...]:
+        (g, before), (u, state) = given, returned
+        checks, after = steps.one_step(_run(reader, replace(step, g=g, u=u)), 0, before, state)
+        afters.append(after)
+        return tuple(checks)
+
     try:
         with np.errstate(over="ignore", invalid="ignore"):
-            checks, after = steps.one_step(_run(reader, step), 0, before, step.state or {})
+            given, returned = (step.g, before), (step.u, step.state or {})
+            checks = flush.twice(judge, given, returned, reader.declared, unit_of(step.u))
     except Exception as why:
         return StepVerdict(step.t, ERROR, (), f"the oracle's own criterion raised {type(why).__name__}: {why}"), None
-    checks = _unfit(step, line) or checks
-    return StepVerdict(step.t, verdict_of(tuple(checks)), tuple(checks)), after
+    checks = tuple(_unfit(step, line)) or checks
+    return StepVerdict(step.t, verdict_of(checks), checks), afters[0]
 
 
 def _unfit(step: Step, line: str) -> list[Check]:
@@ -251,7 +260,7 @@ def _unseen(reader: Reader, first: Step, source: Iterator[Step], found: Replay) 
             raise Hostile(f"a run without states of more than {HELD} bytes: dump the state, too")
         rows.append(step)
     u, gradients = np.stack([s.u for s in rows]), np.stack([s.g for s in rows])
-    checks = steps.judge(_case(reader, u, gradients), {"u": u, "states": None}, reader.declared)
+    checks = flush.judged(steps.judge, _case(reader, u, gradients), {"u": u, "states": None}, reader.declared)
     found.notes.append("no states were dumped: the run is followed until a Top-k decision lies within rounding")
     last = max((c.at[0] for c in checks if c.at and c.verdict != INCONCLUSIVE), default=len(rows))
     found.add(StepVerdict(last, verdict_of(checks), checks))
