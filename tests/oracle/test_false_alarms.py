@@ -57,6 +57,19 @@ def test_fresh_correct_results_raise_no_alarm(operation: str) -> None:
     assert row["decided"] > row["inconclusive"]
 
 
+@pytest.mark.parametrize(
+    "alarm", json.loads((BENCHMARKS / "results" / "false_alarms.json").read_text())["repaired"], ids=lambda a: a["case"]
+)
+def test_what_was_once_a_false_alarm_stays_repaired(alarm: dict[str, Any]) -> None:
+    """The case of the record, judged with the same draws again."""
+    operation, seed, index, _ = alarm["case"].split(":")
+    walked, row = false_alarms.indices(operation), false_alarms.empty()
+    false_alarms.judge(operation, (int(seed) - false_alarms.FIRST_SEED) * len(walked) + walked.index(int(index)), row)
+    assert row["decided"] > 0
+    assert row["alarms"] == []
+    assert set(alarm["ways"]) <= set(row["ways"])
+
+
 def test_a_wrong_implementation_is_an_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn is really judged: a sum one term short is counted, and can be found again."""
     monkeypatch.setattr(ways.Implementation, "sp", lambda self, i, v, g, b, r: self.add(v[:, 1:], g[i][:, 1:]))

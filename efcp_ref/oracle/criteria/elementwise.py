@@ -245,7 +245,7 @@ class Signed:
         self.room = (np.repeat(sizes, sizes) + 4) * unit.u * self.s + shaken + unit.tiny  # (d,)
         self.Delta = Pair(np.sign(p.hi) * s.hi, np.sign(p.hi) * s.lo)
         powers = all(n & (n - 1) == 0 for n in sizes) and not p.lo.any() and bool(np.all(p.hi != 0))
-        self.exact = exact and powers and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
+        self.exact = exact and whole and powers and adds_exactly(p.hi, np.abs(p.hi).sum(), unit.u)
 
     @classmethod
     def of(cls, e: Array, g: Array, gamma: float, unit: Unit, exact: bool, sizes: Sequence[int] = ()) -> Signed:
@@ -259,12 +259,11 @@ class Signed:
         """Return the checks of lines 5, 6, 7: the first that is broken names the line."""
         at_x, room_x = self.difference(x, new_x), self.room + self.unit.u * np.abs(new_x)
         at_e, room_e = self.difference(self.p, new_e), self.room + self.unit.u * np.abs(new_e) + self.own
-        if (
-            self.exact
-            and _representable(add(x, negative(self.Delta)).hi, self.unit)
-            and _representable(self.p.hi, self.unit)
-        ):
-            room_x = room_e = np.zeros(self.d)
+        if self.exact:  # what this precision can hold does not round
+            room_x, room_e = (
+                np.where(_representable(add(start, negative(self.Delta)).hi, self.unit), 0.0, room)
+                for start, room in ((x, room_x), (self.p, room_e))
+            )
         kept = add(add(new_x, -new_e), add(negative(pair(x)), self.p))
         conserved = (
             np.abs(kept.hi)
@@ -275,13 +274,13 @@ class Signed:
         line_x, line_e = self._lines(
             bool((at_x[0] <= room_x).all()), bool((at_e[0] <= room_e).all()), bool(consistent.all())
         )
-        tier = "T1" if self.exact and not np.any(room_x) else "T2"
+        tier, tier_e = ("T2" if np.any(room) else "T1" for room in (room_x, room_e))
         rule = "|Delta_i - s sign p_i| <= (d + 4) u s"
         probable = self._probable(line_x, rule, new_x, at_x, room_x) if tier == "T2" else ()
         return (
             self._certified(self._check("x", line_x, tier, rule, new_x, at_x, room_x), at_x[0], room_x, new_x, x),
             self._certified(
-                self._check("e", line_e, tier, rule + " + u |e'|", new_e, at_e, room_e), at_e[0], room_e, new_e
+                self._check("e", line_e, tier_e, rule + " + u |e'|", new_e, at_e, room_e), at_e[0], room_e, new_e
             ),
             self._whole(self._conservation(kept.hi, conserved, x), kept.hi, x, new_x, new_e),
             *probable,

@@ -339,9 +339,9 @@ class _System:
         return size * (L @ (L.T @ np.abs(w)))
 
     def underflow(self) -> Array:
-        """``(m+2) 2^-149 (1 + (|L||L^T| e) + |L|_max (|L| e))``."""
+        """``(m+2) 2^-149 (1+lam) (1 + (|L||L^T| e) + |L|_max (|L| e))``: c, too, may be what underflows, or h/lam."""
         L, m = np.abs(self.L), len(self.M)  # type: ignore[arg-type]
-        return (m + 2) * _tiny(self.p) * (1 + L @ L.sum(axis=0) + L.max() * L.sum(axis=1))
+        return (m + 2) * _tiny(self.p) * (1 + self.run.window.lam) * (1 + L @ L.sum(axis=0) + L.max() * L.sum(axis=1))
 
     def solved(self) -> Check:
         """``|h - M w|_i <= (3m+10) u (|L||L^T||w|)_i + 4u|h|_i + (m+2) 2^-149 (...)``, M of its own S, w = lam c."""

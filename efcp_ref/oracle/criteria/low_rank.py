@@ -24,7 +24,7 @@ def power_compress(case: Case, result: Mapping[str, Any], declared: Declared) ->
 
     (i) ``||P^T P - I||_F <= 8 p rho u cond(M Q)^j``, j = 0 for Householder, SVD, CGS2, 1 for MGS, 2 for CGS;
     (ii) ``||(I - P P^T) M Q||_F <= q u || |M||Q| ||_F + 8 p rho u ||M Q||_F + ||P^T P - I|| ||M Q||_F``;
-    (iii) ``|Q' - M^T P| <= p u |M|^T |P|`` with its own P (tolerances: power iteration; Bjorck 1967).
+    (iii) ``|Q' - M^T P| <= p u |M|^T |P|`` with its own P (tolerances: power iteration; Björck 1967).
     """
     g, Q = (np.asarray(case.arguments[n], np.float64) for n in ("g", "Q"))
     M = g.reshape(len(g), -1)  # (p1, p2s)

@@ -802,17 +802,17 @@ def small_fisher() -> tuple[Case, dict[str, Array]]:
 
 
 def test_underflow_of_mfac() -> None:
-    """S and h: k tiny; c: ``(m + 2) tiny (1 + |L||L^T| e + |L|_max |L| e)``."""
+    """S and h: k tiny; c: ``(m + 2) tiny (1 + lam) (1 + |L||L^T| e + |L|_max |L| e)``."""
     case, result = small_fisher()
     tiny_sides(case, result, "S", result["S"], 23 * TINY)
     tiny_sides(case, result, "h", result["h"], 23 * TINY)
     L = np.sqrt(2.5)  # M = 2.5 I to binary64
-    tiny_sides(case, result, "c", result["c"], np.full(5, 7 * TINY * (1 + L * L + L * L) / 2.5 / 0.5))
+    tiny_sides(case, result, "c", result["c"], np.full(5, 7 * TINY * 1.5 * (1 + L * L + L * L) / 2.5 / 0.5))
 
 
 @pytest.mark.parametrize("i", range(5))
 def test_underflow_of_the_solve(i: int) -> None:
-    """``(m + 2) tiny (1 + (|L||L^T| e)_i + |L|_max (|L| e)_i)`` where h is all but nothing and S is not."""
+    """``(m + 2) tiny (1 + lam) (1 + (|L||L^T| e)_i + |L|_max (|L| e)_i)`` where h is all but nothing and S is not."""
     case, _ = fisher("float64", lam=0.5)
     arguments = {**case.arguments, "x": case.arguments["x"] * 2.0**-146}
     G, x = arguments["G"], arguments["x"]
@@ -820,7 +820,7 @@ def test_underflow_of_the_solve(i: int) -> None:
     M = S + 2.5 * np.eye(5)
     L = np.abs(np.linalg.cholesky(M))
     e, w = np.ones(5), np.linalg.solve(M, h)
-    bound = 7 * TINY * (1 + L @ (L.T @ e) + L.max() * (L @ e)) + 25 * 2.0**-24 * (L @ (L.T @ np.abs(w)))
+    bound = 7 * TINY * 1.5 * (1 + L @ (L.T @ e) + L.max() * (L @ e)) + 25 * 2.0**-24 * (L @ (L.T @ np.abs(w)))
     for moved, wrong in ((0.95, False), (1.05, True)):
         step = np.zeros(5)
         step[i] = moved * bound[i]

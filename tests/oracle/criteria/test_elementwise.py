@@ -186,6 +186,28 @@ def test_R34_sign_of_zero_is_zero() -> None:
     assert verdict_of(sign_step(case, signed(case, np.float32, rng, "sign(0) = 1"), Declared())) == FAIL
 
 
+def test_a_residual_that_has_to_be_rounded_is_not_judged_bit_for_bit() -> None:
+    """p = (2^23 + 2, 1, 1, 1) and s = 2^21 + 1.25 are exact in float32, but p_0 - s needs 25 bits; x' = -s does not."""
+    g, zero, rng = f32([2.0**23 + 2, 1, 1, 1]), np.zeros(4), np.random.default_rng(0)
+    given = {"x": zero, "e": zero, "g": g, "gamma": 1.0}
+    case = Case("sign_step", "exact", "", 0, 0, given, frozenset({"exact"})).with_dtype("float32")
+    right = signed(case, np.float32, rng)
+    s = 2.0**21 + 1.25
+    assert float(right["e"][0]) != g[0] - s
+    assert right["x"].tolist() == [-s] * 4
+    checks = {c.stage: c for c in sign_step(case, right, Declared()) if c.tier in ("T1", "T2")}
+    assert verdict_of(tuple(checks.values())) == PASS
+    assert (checks["x"].tier, checks["e"].tier) == ("T1", "T2")
+    wrong = right["x"].copy()
+    wrong[1] = np.nextafter(wrong[1], np.float32(0))
+    assert verdict_of(sign_step(case, {**right, "x": wrong}, Declared())) == FAIL
+    double = case.with_dtype("float64")  # nothing rounds there: every bit counts
+    right = signed(double, np.float64, rng)
+    assert {c.tier for c in sign_step(double, right, Declared()) if c.stage in "xe"} == {"T1"}
+    right["e"][0] = np.nextafter(right["e"][0], 0)
+    assert verdict_of(sign_step(double, right, Declared())) == FAIL
+
+
 def test_a_sign_within_rounding_is_free() -> None:
     gamma = float(np.float32(0.1))
     g = f32([3.0, 8.0])

@@ -134,20 +134,46 @@ def test_the_bound_of_a_direction(name: str, given: bool) -> None:
     sums = sums + (7 * w.size @ reach if shown is None else np.abs(shown - shown.T) @ np.abs(c) / unit.u)
     inner = sums + (3 * 3 + 10) * (L @ (L.T @ np.abs(c)))
     bound = unit.u * ((spread @ inner + (3 + 4 + 2) * (w.x_size + reach)) / lam + 2 * np.abs(expected))
-    lost = 7 * (1 + np.abs(c).sum()) * spread.sum(axis=1) + 7
+    lost = 7 * (1 + np.abs(c).sum()) * spread.sum(axis=1) / lam
+    lost = lost + (5 * spread @ (1 + L @ L.sum(axis=0) + L.max() * L.sum(axis=1)) + 7) * (1 + 1 / lam)
     assert np.allclose(solve.expected.astype(float), expected, rtol=1e-9)
-    assert np.allclose(solve.bound.astype(float), bound + unit.tiny * lost / lam, rtol=1e-6, atol=0)
+    assert np.allclose(solve.bound.astype(float), bound + unit.tiny * lost, rtol=1e-6, atol=0)
     assert np.allclose(solve.magnitude.astype(float), (np.abs(w.x) + reach) / lam, rtol=1e-9)
     assert solve.kind is (np.float64 if name == "float32" else np.longdouble)
 
 
 def test_underflow_of_a_direction() -> None:
-    """``tiny (k (1 + |w|_1) sum |G^T M^-1| + m + 4) / lam`` where everything else vanishes."""
+    """``tiny (k (1 + |w|_1) sum |G^T M^-1| / lam + (|G^T M^-1| s + m + 4) (1 + 1/lam))`` where all else vanishes.
+
+    s is what the solve loses: ``(m + 2) (1 + |L||L^T| e + |L|_max |L| e)``.
+    """
     w = window(1)
     tiny = directions.Window(w.G, 0 * w.size, 0 * w.x, 0 * w.x_size, 7, 2)
     solve = directions.Solve(tiny, None, 4, 0.5, UNITS["float32"])
-    spread = np.abs(w.G.T @ np.linalg.inv(w.G @ w.G.T + 2 * np.eye(3)))
-    assert np.allclose(solve.bound, TINY * (7 * spread.sum(axis=1) + 7) / 0.5, rtol=1e-6, atol=0)
+    M = w.G @ w.G.T + 2 * np.eye(3)
+    spread, L = np.abs(w.G.T @ np.linalg.inv(M)), np.abs(np.linalg.cholesky(M))
+    s = 5 * (1 + L @ (L.T @ np.ones(3)) + L.max() * (L @ np.ones(3)))
+    expected = TINY * (7 * spread.sum(axis=1) / 0.5 + (spread @ s + 7) * 3)
+    assert np.allclose(solve.bound, expected, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("lam", [2.0**10, 2.0**20])
+def test_the_last_subtraction_of_correct_code_underflows(lam: float) -> None:
+    """x/lam and every c_j G_ji are subnormal: each rounds by up to tiny/2, whatever lam is.
+
+    So u = x/lam - c G may be off by ``(m + 1) tiny / 2``, and no bound divided by lam alone allows for it.
+    """
+    rng, single, (m, d) = np.random.default_rng(5), np.float32, (12, 200)
+    G = (rng.standard_normal((m, d)) * 2.0**-129).astype(single)
+    x, c = (rng.standard_normal(d) * 2.0**-140 * lam).astype(single), single(rng.standard_normal(m) * 2.0**-12)
+    u = x / single(lam)
+    for weight, row in zip(c, G, strict=True):
+        u = u - weight * row
+    lost = np.abs(u - (x / lam - c.astype(float) @ G.astype(float)))
+    solve = directions.Solve(directions.Window(G, np.abs(G), x, np.abs(x), d), None, m, lam, UNITS["float32"])
+    assert (lost > (m + 4) * TINY / lam).mean() > 0.5
+    assert (lost <= (m + 1) * TINY / 2).all()
+    assert (solve.bound >= (m + 1) * TINY / 2).all()
 
 
 def test_radii_of_the_window_and_of_x() -> None:

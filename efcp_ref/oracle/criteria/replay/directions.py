@@ -149,9 +149,19 @@ class Solve:
         spread = np.abs(self.G.T @ self.inverse.T @ self.inverse)  # (d, m) |G^T M^-1|
         solve = (3 * m + 10) * L @ (L.T @ np.abs(self.w))
         last = (m + 4 + w.rho) * (w.x_size + self.reach)
-        lost = w.terms * (1 + float(np.abs(self.w).sum())) * spread.sum(axis=1) + m + 4
         bound = u * ((spread @ (self._sums() + solve) + last) / self.lam + 2 * np.abs(self.expected))
-        return bound + self.unit.tiny * lost / self.lam + self.carried()
+        return bound + self.unit.tiny * self._lost(spread) + self.carried()
+
+    def _lost(self, spread: Array) -> Array:
+        """What underflow may do to u, in units of the smallest number: in h and S, in the solve, in x/lam - c G, (d,).
+
+        The solve as in `fisher`: ``(m+2) (1 + |L||L^T| e + |L|_max |L| e)``. It is w or c = w/lam that underflows, in
+        ``(x - w G) / lam`` or ``x/lam - c G``: once over lam, once not.
+        """
+        m, L = len(self.G), np.abs(self.L)  # type: ignore[arg-type]
+        sums = self.window.terms * (1 + np.abs(self.w).sum()) * spread.sum(axis=1)
+        solve = (m + 2) * spread @ (1 + L @ L.sum(axis=0) + L.max() * L.sum(axis=1))
+        return sums / self.lam + (solve + m + 4) * (1 + 1 / self.lam)
 
     def _sums(self) -> Array:
         """Roundings of h = G x and of S where it is hidden; what a shown S lacks in symmetry, (m,), in units of u."""
