@@ -751,7 +751,7 @@ def test_scaled_top_k(dtype: str) -> None:
         check = at_stage(judged(case, {"T": T}), "T")
         assert check.ratio == pytest.approx(moved, rel=tolerance)
         assert check.bound == pytest.approx(float(bound[at]), rel=tolerance)
-        assert check.verdict == (PASS if moved < 1 else FAIL)
+        assert check.verdict == (PASS if moved < 1 else INCONCLUSIVE)  # eigenvectors of MRRR would explain it
 
 
 # ------------------------------------------------------------------ where products underflow

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.linalg import eigh, sqrtm
 
-from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, Case, Declared, verdict_of
-from efcp_ref.oracle.criteria.scaled import scaled_top_k
+from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Declared, verdict_of
+from efcp_ref.oracle.criteria.scaled import Basis, scaled_top_k
 
 Array = np.ndarray
 
@@ -105,6 +105,29 @@ def test_a_tie_may_be_broken_either_way() -> None:
     for i in range(4):
         expected = (FAIL, PASS)[i < 2]
         assert verdict_of(scaled_top_k(case, {"T": root[:, i]}, Declared())) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_the_eigenvectors_of_mrrr_explain_is_undecided(dtype: Any) -> None:
+    """Beyond the bound of 30 d 2u, within that of 500 d 2u: undecided; beyond both it fails."""
+    rng, seen = np.random.default_rng(3), 0
+    for _ in range(20):
+        case = make(rng, 10.0)
+        v, H, k = (case.arguments[n] for n in ("v", "H", "k"))
+        T = scaled(case, dtype)
+        basis = Basis.of(H, v, UNITS[T.dtype.name])
+        assert basis is not None
+        b = np.sort(np.abs(basis.b))[::-1]
+        if not 0 < k < len(v) or float(b[k - 1] - b[k]) < 1e-2:
+            continue
+        bound, i = basis.image(basis.selection(T, k))[1], int(rng.integers(len(v)))
+        for factor, verdict in ((0.5, PASS), (4.0, INCONCLUSIVE), (40.0, FAIL)):
+            moved = T.astype(float)
+            moved[i] += factor * bound[i]
+            checks = scaled_top_k(case, {"T": moved.astype(dtype)}, Declared())
+            assert verdict_of(checks) == verdict, (factor, checks)
+        seen += 1
+    assert seen > 5
 
 
 def test_a_singular_matrix_is_undecided() -> None:
