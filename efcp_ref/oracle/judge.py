@@ -37,6 +37,7 @@ TIMEOUTS = 2  # of one operation, then the oracle gives up on it
 DEATHS = 3  # of one operation's process, then the oracle gives up on it
 UNFIT = "offered, and not judged: every case asked for holds NaN, and NAN is not declared, or is of another precision"
 SOLVES = ("wsm", "mfac_direction", "sparse_mfac_direction")
+RUNS = ("dense_mfac", "sparse_mfac", "low_rank_mfac")  # the optimizers that solve as these do
 FEW = 300  # cases up to which one process is about as quick as two
 Progress = Callable[[str, int, int], None]
 Seen = Callable[[Row], None]
@@ -159,13 +160,15 @@ def _computed_in(declared: Declared, case: Case, results: Mapping[str, Any]) -> 
 
 
 def _excused(case: Case, outcome: Outcome, declared: Declared) -> bool:
-    """A factorisation that breaks down on a matrix indefinite by rounding is no crash (`fisher.excused`)."""
-    if case.operation not in SOLVES or outcome.error != "raised" or outcome.kind.strip("_") != "LinAlgError":
+    """A factorisation that breaks down on a matrix indefinite by rounding is no crash (`fisher.indefinite`)."""
+    if case.operation not in SOLVES + RUNS or outcome.error != "raised" or outcome.kind.strip("_") != "LinAlgError":
         return False
-    from efcp_ref.oracle.criteria.fisher import excused
+    from efcp_ref.oracle.criteria import fisher
+    from efcp_ref.oracle.criteria.replay import breakdown
 
     used = (case.dtype, str(declared.arithmetic.get("accumulator")))
-    return excused(case, max(UNITS[name].u for name in used if name in UNITS))
+    excused = breakdown.excused if case.operation in RUNS else fisher.excused
+    return excused(case, declared, max(UNITS[name].u for name in used if name in UNITS))
 
 
 def _declined(outcome: Outcome) -> bool:
@@ -186,7 +189,7 @@ def judge_case(target: Judged, case: Case) -> tuple[CaseVerdict, Outcome]:
     if _declined(outcome):
         return _undecided(case, Check("result", "T0", line_of(case.operation), "offered", reason="declined")), outcome
     if outcome.error and _excused(case, outcome, target.declared):
-        rule = "lambda_min(D^-1/2 M D^-1/2) > 2 m (m+1) u"
+        rule = "lambda_min(D^-1/2 M D^-1/2) > (2 m (m+1) + m k) u"
         return _undecided(case, Check("c", "T2", line_of(case.operation), rule, reason="indefinite")), outcome
     if outcome.error:
         return CaseVerdict(case, ERROR, (), outcome.reason), outcome

@@ -51,12 +51,23 @@ def sparse_mfac_direction(case: Case, result: Mapping[str, Any], declared: Decla
     return _judge(case, result, declared, "values", {"S": (m, m), "h": (m,), "c": (m,), "u": (d,)}, ("u", "W:4"))
 
 
-def excused(case: Case, u: float) -> bool:
-    """``lambda_min(D^-1/2 M D^-1/2) <= 2m(m+1) u``: a solver error raised on this case is rounding (Demmel 1989)."""
-    window = _window(case, False)
-    S = window.S.value.hi
-    shift = len(S) * window.lam
-    return shift <= u * S.diagonal().max(initial=0.0) or _breaks_down(S + shift * np.eye(len(S)), u)
+def excused(case: Case, declared: Declared, u: float) -> bool:
+    """A solver error raised on this case is rounding: its window is `indefinite`, as it is or as it is stored."""
+    rows = "G" if "G" in case.arguments else "values"
+    lam = float(case.arguments["lam"])
+    return any(indefinite(_window(c, False).G, lam, u, declared) for c in t0.storages(case, declared, rows))
+
+
+def indefinite(G: Array, lam: float, u: float, declared: Declared) -> bool:
+    """``lambda_min(D^-1/2 M D^-1/2) <= (2m(m+1) + m k) u`` or ``m lam <= u max S_ii``: Cholesky may fail (Demmel).
+
+    ``m k u`` is what the rounding of S may do, k terms in one entry, in the scaled matrix. R4: m or the number stored.
+    """
+    window = Window(G, lam, np.zeros(G.shape[1]), False)
+    S, said = window.S.value.hi, declared.readings.get("R4", "stored")
+    shift = lam * (max(window.stored, 1) if said == "stored" else len(G))
+    noise = shift <= u * S.diagonal().max(initial=0.0)
+    return bool(noise or _breaks_down(S + shift * np.eye(len(S)), u, float(window.overlap.max(initial=0.0))))
 
 
 @dataclass(frozen=True)
@@ -327,6 +338,11 @@ class _System:
         """Whether m lam <= u max S_ii: lam cannot be told from m lam."""
         return self.shift <= self.p.unit.u * float(self.S.value.hi.diagonal().max(initial=0.0))
 
+    def breaks_down(self) -> bool:
+        """Whether a factorisation of M may break down by rounding alone, that of a hidden S counted."""
+        hidden = "S" not in self.run.given
+        return _breaks_down(self.M, self.p.unit.u, float(self.run.window.overlap.max(initial=0.0)) if hidden else 0.0)
+
     def factor(self, w: Array, solver: str | None) -> Array:
         """``(3m+10) u (|L||L^T||w|)``; for pivoted LU its own |L||U|."""
         size = (3 * len(w) + 10) * self.p.unit.u
@@ -349,7 +365,7 @@ class _System:
         if self.noise():
             return t0.undecided("c", "T2", "W:3", _SOLVE, NOISE)
         if not np.isfinite(c).all():
-            if _breaks_down(self.M, self.p.unit.u):
+            if self.breaks_down():
                 return t0.undecided("c", "T2", "W:3", _SOLVE, "indefinite")
             i = int(np.argmin(np.isfinite(c)))
             return t0.failed(
@@ -423,7 +439,7 @@ class _System:
             return [t0.undecided(stage, "T2", line, _ALONE, NOISE)]
         if self.L is None:
             return [t0.undecided(stage, "T2", line, _ALONE, "oracle")]
-        if not np.isfinite(u).all() and _breaks_down(self.M, self.p.unit.u):
+        if not np.isfinite(u).all() and self.breaks_down():
             return [t0.undecided(stage, "T2", line, _ALONE, "indefinite")]
         w, residual = self.solution
         reference, magnitude, error = _combination(window, w, window.lam)
@@ -510,12 +526,12 @@ def _fits(w: Window, name: str, sums: Product, p: Precision) -> bool:
     return not np.isfinite(step) or float(sums.magnitude.max(initial=0.0)) <= step / p.unit.u
 
 
-def _breaks_down(M: Array, u: float) -> bool:
-    """``lambda_min(D^-1/2 M D^-1/2) <= 2m(m+1) u``: Cholesky may fail by rounding alone (Demmel 1989)."""
-    root = np.sqrt(np.maximum(M.diagonal(), 0.0))
+def _breaks_down(M: Array, u: float, k: float = 0.0) -> bool:
+    """``lambda_min(D^-1/2 M D^-1/2) <= (2m(m+1) + m k) u``: Cholesky may fail by rounding alone (Demmel 1989)."""
+    root, m = np.sqrt(np.maximum(M.diagonal(), 0.0)), len(M)
     if not root.all():
         return True
-    return bool(np.linalg.eigvalsh(M / np.outer(root, root))[0] <= 2 * len(M) * (len(M) + 1) * u)
+    return bool(np.linalg.eigvalsh(M / np.outer(root, root))[0] <= (2 * m * (m + 1) + m * k) * u)
 
 
 def _cholesky(M: Array) -> Array | None:

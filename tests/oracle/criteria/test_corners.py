@@ -180,10 +180,28 @@ def test_when_a_solver_error_is_excused(shift: float, excused: bool):
     """``m lam <= u max S_ii``, or M breaks down; orthogonal rows do not."""
     lam = float(np.float32(shift * 16 * U / 2))
     case = case_of("mfac_direction", {"G": np.diag([4.0, 1.0]), "lam": lam, "x": np.ones(2)})
-    assert fisher.excused(case, U) == excused
+    assert fisher.excused(case, NONE, U) == excused
     near = {"G": np.array([[1.0, 0], [1.0, 2.0**-14]]), "x": np.ones(2)}
-    for share, breaks in ((11.5, True), (12.5, False)):  # least eigenvalue of the scaled M: 2 lam, to first order
-        assert fisher.excused(case_of("mfac_direction", {**near, "lam": share * U / 2}), U) == breaks
+    for share, breaks in ((15.5, True), (16.5, False)):  # least eigenvalue of the scaled M: 2 lam, to first order
+        assert fisher.excused(case_of("mfac_direction", {**near, "lam": share * U / 2}), NONE, U) == breaks
+
+
+def test_what_excuses_a_solver_error_counts_the_rounding_of_S_and_the_reading_of_m():
+    """``(2m(m+1) + m k) u``: k of 2,000 equal terms; m lam, or lam times the number stored where R4 is not declared."""
+    G = np.ones((2, 2000))  # least eigenvalue of the scaled M: shift / 2000
+    said = Declared(readings={"R4": "m"})
+    for share, breaks in ((0.99, True), (1.01, False)):
+        assert fisher.indefinite(G, share * (12 + 2 * 2000) * U * 2000 / 2, U, said) == breaks
+    G, lam = np.vstack([G, np.zeros(2000)]), (24 + 3 * 2000) * U * 2000 / 2.5  # three rows, of which two are stored
+    for declared, breaks in ((NONE, True), (Declared(readings={"R4": "stored"}), True), (said, False)):
+        assert fisher.indefinite(G, lam, U, declared) == breaks
+
+
+def test_storage_may_make_a_window_indefinite():
+    """Two rows that differ beyond 8 bits are one row in bfloat16."""
+    case = case_of("mfac_direction", {"G": np.array([[1.0, 1.0], [1.0, 1.001]]), "lam": 1e-7, "x": np.ones(2)})
+    assert not fisher.excused(case, NONE, 2.0**-30)
+    assert fisher.excused(case, Declared(arithmetic={"storage": "bfloat16"}), 2.0**-24)
 
 
 def mfac(count: int | None = None, triangle: Any = None, rows: int = 4) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -354,9 +354,9 @@ def test_undecided_where_rounding_rules():
         "c": np.full(6, np.nan, np.float32),
     }
     assert "indefinite" in reasons(mfac_direction(case(a), r, NONE))
-    assert fisher.excused(case(a), 2.0**-24)
+    assert fisher.excused(case(a), NONE, 2.0**-24)
     easy = problem(rng, "plain", 10.0, 3, 10)
-    assert not fisher.excused(case(easy), 2.0**-24)
+    assert not fisher.excused(case(easy), NONE, 2.0**-24)
     r = direction(easy, np.float32)
     assert blamed(mfac_direction(case(easy), dict(r, c=np.full(3, np.nan, np.float32)), NONE)) == ("c", "W:3")
     assert blamed(mfac_direction(case(easy), {"u": np.full(10, np.inf, np.float32)}, NONE)) == ("u", "W:4")

@@ -24,7 +24,7 @@ def low_rank_mfac(run: Run, t: int, before: State, after: State) -> Checks:
     yield from _factors(run, t, before, after)
     yield ring(run, before, after, [f"{factor}{l}" for l in range(len(each)) for factor in "PQ"], "6:6")
     yield from _inner_products(run, before, after)
-    (G, size), old = (_rebuilt(run, state) for state in (after, before))
+    (G, size), old = (rebuilt(run, state) for state in (after, before))
     terms = max(p1 * p2s for p1, p2s, _ in each) + sum(2 * r + r * r + 2 for *_, r in each)
     window = Window(G, size, G[i], size[i], terms, 1 + max(r for *_, r in each))
     yield direction(run, t, window, t0.wide(after["S"]), old[0], line="6:14")
@@ -96,7 +96,7 @@ def _traces(run: Run, state: State, i: int, unit: Unit) -> Iterator[tuple[Produc
         yield trace, p1 * p2s + 2 * rho + rho * rho + len(layers(run)), float(lost)
 
 
-def _rebuilt(run: Run, state: State) -> tuple[Array, Array]:
+def rebuilt(run: Run, state: State) -> tuple[Array, Array]:
     """The window written out, (m, d), and ``|P||Q|^T``, what its rounding goes by."""
     m, parts = int(run.p["m"]), []
     for l in range(len(layers(run))):

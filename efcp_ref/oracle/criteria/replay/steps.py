@@ -59,7 +59,7 @@ def sparse_mfac(run: Run, t: int, before: State, after: State) -> Checks:
     """The new row and xi by the criterion of error feedback; then the ring, S and u."""
     yield from _compressed(run, t, before, after)
     yield ring(run, before, after, ["values", "indices"])
-    G, old = (_dense(s["indices"], s["values"], run.d) for s in (after, before))
+    G, old = (written_out(s["indices"], s["values"], run.d) for s in (after, before))
     yield from _mfac(run, t, before, after, G, old, after["values"].shape[1])
 
 
@@ -74,7 +74,7 @@ def sparse_ggt(run: Run, t: int, before: State, after: State) -> Checks:
     """The new row and xi by the criterion of error feedback; then the ring and u."""
     yield from _compressed(run, t, before, after)
     yield ring(run, before, after, ["values", "indices"], "4:4")
-    G, old = (_dense(s["indices"], s["values"], run.d) for s in (after, before))
+    G, old = (written_out(s["indices"], s["values"], run.d) for s in (after, before))
     yield ggt(run, t, G, after["values"].shape[1], G[int(before["row"])], old)
 
 
@@ -151,7 +151,8 @@ def _dense_row(run: Run, t: int, before: State, after: State) -> Check:
     return t0.failed("G", "T0", "1:8", ROW_RULE, f"row {i} is not the gradient", (i,))
 
 
-def _dense(indices: Array, values: Array, d: int) -> Array:
+def written_out(indices: Array, values: Array, d: int) -> Array:
+    """The dense window, (m, d), of its stored indices and values."""
     G = np.zeros((len(values), d))
     np.put_along_axis(G, indices.astype(np.int64), t0.wide(values), axis=1)
     return G
