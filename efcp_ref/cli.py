@@ -186,11 +186,11 @@ def check(
         if workers is not None:
             from efcp_ref.oracle.report.run import check_together
 
-            if target is None or jobs or dask or fresh or certify:
-                raise click.UsageError("--workers goes with TARGET, and not with --jobs, --dask, --fresh or --certify")
+            if target is None or jobs or dask or fresh:
+                raise click.UsageError("--workers goes with TARGET, and not with --jobs, --dask or --fresh")
             together = check_together(
                 target, workers, operations or None, cases, seed, folder=folder, timeout=timeout, memory=memory,
-                only=only, dtype=dtype, progress=progress,
+                only=only, dtype=dtype, progress=progress, certify=certify,
             )  # fmt: skip
             _show(together, as_json)
         from efcp_ref.oracle.chunks import Door

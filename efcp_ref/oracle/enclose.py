@@ -49,6 +49,11 @@ class Enclosed:
                     out[i] = 0.0 if gap == 0 else _above(flint.arb(gap))
         return out.reshape(self.shape)
 
+    def __getitem__(self, at: Any) -> Enclosed:
+        """Return a part, indexed as an array is."""
+        numbers = np.arange(len(self.values)).reshape(self.shape)[at]
+        return Enclosed(numbers.shape, [self.values[i] for i in numbers.ravel().tolist()], self.kind)
+
 
 @contextmanager
 def precision(bits: int) -> Any:
@@ -201,6 +206,34 @@ def squared(xi: Array, g: Array, kept: Array, G: Array) -> Enclosed:
         for old, a, b, on in zip(G.tolist(), xi.tolist(), g.tolist(), kept.tolist(), strict=True)
     ]
     return Enclosed(np.shape(G), values, "rational")
+
+
+def together(gradients: Array, k: int, averaged: bool) -> tuple[Enclosed, Enclosed]:
+    """Return u (T, d) and xi (W, T, d) of Algorithm 1 with Top-k on gradients (W, T, d): of their mean, or of each."""
+    W, T, d = gradients.shape
+    _budget(W, T, d)
+    g = [[list(map(_rational, row)) for row in one] for one in gradients.tolist()]
+    runs = [_fed_back(one, k) for one in ([_mean(g)] if averaged else g)]
+    u, xi = _mean([u for u, _ in runs]), [xi for _, xi in runs] * (W if averaged else 1)
+    flat = [x for row in u for x in row], [x for one in xi for row in one for x in row]
+    return Enclosed((T, d), flat[0], "rational"), Enclosed((W, T, d), flat[1], "rational")
+
+
+def _mean(runs: Sequence[Sequence[Sequence[Any]]]) -> list[list[Any]]:
+    return [[sum(column[1:], column[0]) / len(runs) for column in zip(*rows, strict=True)]
+            for rows in zip(*runs, strict=True)]  # fmt: skip
+
+
+def _fed_back(gradients: Sequence[Sequence[Any]], k: int) -> tuple[list[list[Any]], list[list[Any]]]:
+    """What is sent and what is kept at every step."""
+    xi, sent, left = [_rational(0.0)] * len(gradients[0]), [], []
+    for g in gradients:
+        a = [x + y for x, y in zip(xi, g, strict=True)]
+        kept = set(sorted(range(len(a)), key=lambda i: (-abs(a[i]), i))[:k])
+        sent.append([x if i in kept else 0 * x for i, x in enumerate(a)])
+        xi = [x - c for x, c in zip(a, sent[-1], strict=True)]
+        left.append(xi)
+    return sent, left
 
 
 def traces(layers: Iterable[tuple[Array, Array, Array, Array]]) -> Enclosed:

@@ -123,8 +123,9 @@ class Group:
     """One target in several processes, called together."""
 
     def __init__(
-        self, name: str, workers: int, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT
-    ) -> None:
+        self, name: str, workers: int, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT,
+        certify: bool = False,
+    ) -> None:  # fmt: skip
         """Start all processes.
 
         Raises:
@@ -136,7 +137,7 @@ class Group:
                 f"--workers {workers}, must be one of {', '.join(map(str, SIZES))}: the mean must be exact"
             )
         self.target, self.workers, self._limits = name, workers, (timeout, memory, start_timeout)
-        self.name = title(name, workers)
+        self.name, self.certify = title(name, workers), certify
         self.members: list[Target] = []
         self.found: Counter[tuple[str, str]] = Counter()
         self._start()
@@ -231,14 +232,15 @@ def free_port() -> int:
 def check_workers(
     target: str, workers: int, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
     timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT, only: int | None = None,
-    dtype: str | None = None, progress: Progress | None = None, seen: Seen | None = None,
+    dtype: str | None = None, progress: Progress | None = None, seen: Seen | None = None, certify: bool = False,
 ) -> Report:  # fmt: skip
     """Judge a target in several processes at once; its notes name the residual that it keeps.
 
     Args:
         target: as `efcp_ref.oracle.judge.check_target` takes it.
         workers: 2, 4 or 8.
-        operations, cases, seed, timeout, memory, start_timeout, only, dtype, progress, seen: as `check_target`.
+        operations, cases, seed, timeout, memory, start_timeout, only, dtype, progress, seen, certify: as
+            `check_target`.
 
     Raises:
         UsageError: no such target or operation, a wrong declaration, or another number of workers.
@@ -247,7 +249,7 @@ def check_workers(
     if lost := [o for o in wanted or () if o not in MULTIPLE]:
         raise UsageError(f"{', '.join(lost)}: with --workers only {' and '.join(MULTIPLE)} are judged")
     try:
-        group = Group(target, workers, timeout, memory, start_timeout)
+        group = Group(target, workers, timeout, memory, start_timeout, certify)
     except BrokenTarget as why:
         return Report(title(target, workers), (), seed, cases, str(why))
     indices = range(cases) if only is None else [only]

@@ -372,9 +372,8 @@ def test_without_python_flint_it_says_what_to_install(monkeypatch):
     assert "efcp-ref[certify]" in told.output
 
 
-@pytest.mark.parametrize("other", [["--large"], ["--workers", "2"]])
-def test_doors_that_are_not_certified_say_so(other):
-    told = CliRunner().invoke(main, ["check", "efcp_ref", "--certify", *other])
+def test_a_door_that_is_not_certified_says_so():
+    told = CliRunner().invoke(main, ["check", "efcp_ref", "--certify", "--large"])
     assert told.exit_code == 2
     assert "--certify" in told.output
 

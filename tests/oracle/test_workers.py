@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 import efcp_ref
 from efcp_ref.cli import main
-from efcp_ref.oracle import workers
+from efcp_ref.oracle import certify, enclose, workers
 from efcp_ref.oracle.core import Declared
 from efcp_ref.oracle.criteria import workers as criteria
 from efcp_ref.oracle.targets import UsageError
@@ -95,6 +95,50 @@ def test_both_conventions_pass_and_are_told_apart(case):
         names.add(check.reason)
     if names != {criteria.EITHER}:
         assert names == {criteria.AVERAGED, criteria.LOCAL}
+
+
+@each_topk
+@pytest.mark.parametrize("local", [False, True])
+def test_both_conventions_are_enclosed(case, local):
+    """u and xi in fractions are those written down by hand, and those of the reference, bit for bit."""
+    G, k = case.arguments["gradients"], case.arguments["k"]
+    u, xi = enclose.together(G, k, averaged=not local)
+    for found, hand in zip((u, xi), by_hand(case, local), strict=True):
+        assert found.shape == hand.shape
+        assert not found.far(hand).any()
+        assert found[1].shape == hand[1].shape
+        assert not found[1].far(hand[1]).any()
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+@pytest.mark.parametrize("local", [False, True])
+def test_verdicts_of_several_workers_are_certified(local, wrong):
+    """Every inequality of u and xi, whether it holds or not; an oracle that errs is noticed."""
+    for case in TOPK[::5]:
+        u, xi = by_hand(case, local)
+        with certify.certifying():
+            checks = criteria.topk_sgd(case, answers(same(u + (1.0 if wrong else 0.0), case), xi), Declared())
+        found = certify.certificate_of(checks)
+        assert (found.rational, found.missing, found.overturned) == (1 if wrong else 2, {}, 0)
+        assert ("fail" in {c.verdict for c in checks}) == wrong
+        with certify.certifying(), pytest.MonkeyPatch.context() as patch:
+            both = criteria.conventions(case.arguments["gradients"], case.arguments["k"])
+            off = {n: criteria.Together(run.u + 0.5, run.xi + 0.5) for n, run in both.items()}
+            patch.setattr(criteria, "conventions", lambda gradients, k, off=off: off)
+            checks = criteria.topk_sgd(case, answers(same(u + (1.0 if wrong else 0.5), case), xi), Declared())
+        assert certify.certificate_of(checks).overturned == (1 if wrong else 2)
+        assert {c.reason for c in checks if c.verdict == "inconclusive"} == {"oracle"}
+
+
+@each_power
+def test_factors_of_several_workers_are_certified(case):
+    """The mean over 2, 4 or 8 workers is exact, so that what is enclosed of one matrix is enclosed of the mean."""
+    P, Q = efcp_ref.power_compress(case.arguments["g"].mean(axis=0), case.arguments["Q"])
+    result = {"workers": [{"P": P, "Q": Q}] * len(case.arguments["g"])}
+    with certify.certifying():
+        found = certify.certificate_of(criteria.power_compress(case, result, Declared()))
+    assert (found.overturned, found.missing) == (0, {})
+    assert found.certified > 0 or not np.any(P)
 
 
 def test_most_cases_tell_the_conventions_apart():
@@ -306,11 +350,14 @@ def test_a_broken_import_is_told_once(tmp_path):
 
 def test_the_command_line_names_the_residual_and_repeats_itself(tmp_path):
     ran = CliRunner().invoke(main, ["check", target(tmp_path), "--workers", "2", "--cases", "1", "--json",
-                                    "--report", str(tmp_path / "report")])  # fmt: skip
+                                    "--certify", "--report", str(tmp_path / "report")])  # fmt: skip
     assert ran.exit_code == 0
     found = json.loads(ran.stdout)
     assert found["target"].startswith("--workers 2 ")
     assert any("residual" in note for note in found["notes"])
+    judged = next(o for o in found["operations"] if o["operation"] == "topk_sgd")
+    assert judged["certificate"]["rational"] == judged["passed"] == 2
+    assert not judged["certificate"]["missing"]
     assert (tmp_path / "report" / "index.html").exists()
 
 

@@ -11,13 +11,15 @@ and the mean of local errors is the error of the mean: u cannot tell the convent
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from efcp_ref.oracle.core import FAIL, Case, Check, Declared, unit_of
+from efcp_ref.oracle import enclose
+from efcp_ref.oracle.core import FAIL, PASS, Case, Check, Declared, unit_of
 from efcp_ref.oracle.criteria import low_rank
 from efcp_ref.oracle.criteria import structure as t0
 from efcp_ref.paper import optimizers as paper
@@ -101,8 +103,18 @@ def topk_sgd(case: Case, result: Mapping[str, Any], declared: Declared) -> tuple
     fits = [name for name, run in both.items() if np.array_equal(t0.wide(workers[0]["u"]), run.u)]
     if not fits:
         return drift, _departs(t0.wide(workers[0]["u"]), gradients, k, both)
-    named = fits[0] if len(fits) == 1 else EITHER
-    return drift, t0.passed("u", "T1", "1:8", U_RULE, named), *_errors(workers, both, fits)
+    check = t0.equal("u", "1:8", U_RULE, t0.wide(workers[0]["u"]), both[fits[0]].u, truth=_truth(gradients, k, fits[0]))
+    return drift, _named(check, fits), *_errors(workers, both, fits, partial(_truth, gradients, k, part=1))
+
+
+def _truth(gradients: Array, k: int, name: str, at: Any = (), part: int = 0) -> Callable[[], enclose.Enclosed]:
+    """Encloses u (or with ``part`` 1 xi) of a convention."""
+    return lambda: enclose.together(gradients, k, name == AVERAGED)[part][at]
+
+
+def _named(check: Check, fits: Sequence[str]) -> Check:
+    """Name the convention that was found, or that both are the same here."""
+    return replace(check, reason=fits[0] if len(fits) == 1 else EITHER) if check.verdict == PASS else check
 
 
 def _drift(stage: str, line: str, results: Sequence[Array]) -> Check:
@@ -122,12 +134,13 @@ def _departs(u: Array, gradients: Array, k: int, both: Mapping[str, Together]) -
     t = until[name]
     told = next((f"agrees with: {text}; " for text, other in mistakes(gradients, k).items()
                  if np.array_equal(u, other)), "")  # fmt: skip
-    check = t0.equal("u", "1:8", U_RULE, u[t], both[name].u[t])
-    return replace(check, at=(t + 1, *check.at), reason=f"{told}step {t + 1} departs from both, here the {name}")
+    check = t0.equal("u", "1:8", U_RULE, u[t], both[name].u[t], truth=_truth(gradients, k, name, t))
+    words = f"{told}step {t + 1} departs from both, here the {name}"
+    return replace(check, at=(t + 1, *check.at), reason=words if check.verdict == FAIL else check.reason)
 
 
 def _errors(
-    workers: Sequence[Mapping[str, Any]], both: Mapping[str, Together], fits: Sequence[str]
+    workers: Sequence[Mapping[str, Any]], both: Mapping[str, Together], fits: Sequence[str], truth: Callable[..., Any]
 ) -> tuple[Check, ...]:
     """The errors, where every worker shows one of the right shape after every step."""
     shown = [one.get("states") for one in workers]
@@ -138,10 +151,11 @@ def _errors(
         return (t0.failed("state", "T0", "1:7", XI_RULE, f"{xi.shape[1]} states for {len(both[fits[0]].u)} steps"),)
     held = [name for name in fits if np.array_equal(xi, both[name].xi)]
     if held:
-        return (t0.passed("xi", "T1", "1:7", XI_RULE, held[0] if len(held) == 1 else EITHER),)
+        return (_named(t0.equal("xi", "1:7", XI_RULE, xi, both[held[0]].xi, truth=truth(held[0])), held),)
     w, t, i = (int(n) for n in np.argwhere(xi != both[fits[0]].xi)[0])
-    check = t0.equal("xi", "1:7", XI_RULE, xi[w, t], both[fits[0]].xi[w, t])
-    return (replace(check, at=(w, t + 1, *check.at), reason=f"worker {w}, step {t + 1}: not the {fits[0]}"),)
+    check = t0.equal("xi", "1:7", XI_RULE, xi[w, t], both[fits[0]].xi[w, t], truth=truth(fits[0], (w, t)))
+    words = f"worker {w}, step {t + 1}: not the {fits[0]}"
+    return (replace(check, at=(w, t + 1, *check.at), reason=words if check.verdict == FAIL else check.reason),)
 
 
 # --- PowerSGD -----------------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def check_files(
 def check_together(
     target: str, workers: int, operations: Iterable[str] | None = None, cases: int = 40, seed: int = 0, *,
     folder: Path | None = None, timeout: float = 10.0, memory: float = 8.0, only: int | None = None,
-    dtype: str | None = None, progress: Progress | None = None,
+    dtype: str | None = None, progress: Progress | None = None, certify: bool = False,
 ) -> Report:  # fmt: skip
     """Judge a target in several processes, as `efcp_ref.oracle.workers.check_workers`; with a folder, write the report.
 
@@ -72,7 +72,7 @@ def check_together(
     def judged(stats: Stats) -> Report:
         return check_workers(
             target, workers, operations, cases, seed, timeout=timeout, memory=memory, only=only, dtype=dtype,
-            progress=progress, seen=stats.add,
+            progress=progress, seen=stats.add, certify=certify,
         )  # fmt: skip
 
     return _written(folder, judged)
