@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,6 +106,71 @@ def test_search_and_the_drawer_are_accessible_when_open(open_page, axe, scheme):
     page.click("label.md-header__button[for=__drawer]")
     page.wait_for_timeout(400)
     assert not violations(page, axe)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_an_underscore_of_a_linked_name_is_not_lost_in_the_underline(open_page, scheme):
+    page = open_page("reference/api/", scheme)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        below = page.evaluate(UNDERLINED)
+        assert below
+        assert min(below) >= 1
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_the_copy_button_is_seen_and_hides_no_code_for_good(open_page, scheme):
+    page = open_page("reference/api/efcp_ref.fast.optimizers/", scheme)
+    page.mouse.move(0, 0)
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.evaluate("document.querySelectorAll('pre > code').forEach(code => code.scrollLeft = 1e6)")
+        over, *colours = page.evaluate(COPIED)
+        assert over < 0
+        icon, ground, code = ([float(n) for n in re.findall(r"[\d.]+", colour)] for colour in colours)
+        assert ground == code
+        assert len(ground) == 3, "what is under the button shines through"
+        assert contrast(icon, ground) >= 3  # WCAG 2.1, 1.4.11
+
+
+def contrast(one: list[float], other: list[float]) -> float:
+    """Return the contrast of two opaque colours by WCAG 2.
+
+    >>> round(contrast([0, 0, 0], [255, 255, 255]), 9)
+    21.0
+    """
+    assert len(one) == len(other) == 3
+
+    def light(colour: list[float]) -> float:
+        parts = [c / 255 for c in colour]
+        parts = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+# How far the underline of every linked name lies below the lowest ink of its underscores, both from the baseline.
+UNDERLINED = """() => [...document.querySelectorAll('article a:has(> code)')].map(link => {
+  const ink = document.createElement('canvas').getContext('2d')
+  const look = getComputedStyle(link.querySelector('code'))
+  ink.font = `1000px ${look.fontFamily}`  // large: the ink of a small font is given in whole pixels
+  const depth = ink.measureText('_').actualBoundingBoxDescent / 1000 * parseFloat(look.fontSize)
+  return parseFloat(getComputedStyle(link).textUnderlineOffset) - depth
+})"""
+
+# How far code that is scrolled to its end reaches under the copy button; the colours of icon, button and code.
+COPIED = """() => {
+  const over = [...document.querySelectorAll('pre:has(.md-code__nav)')].map(pre => {
+    const range = document.createRange()
+    range.selectNodeContents(pre.querySelector('code'))
+    const ends = [...range.getClientRects()].map(line => line.right)
+    return Math.max(...ends) - pre.querySelector('.md-code__nav').getBoundingClientRect().left
+  })
+  const look = name => getComputedStyle(document.querySelector(name))
+  const grounds = ['.md-code__nav', 'pre > code'].map(name => look(name).backgroundColor)
+  return [Math.max(...over), look('.md-code__button').color, ...grounds]
+}"""
 
 
 def test_search_finds_sparse_mfac(open_page):
