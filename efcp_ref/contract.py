@@ -136,6 +136,6 @@ _OPTIMIZERS = (
     Optimizer("ef_signsgd", (_D, _A("gamma", "", "learning rate")), ("t", "e"), "slides, Algorithm 1", "S1:5", _REPLAY),
 )
 
-OPERATIONS: dict[str, Operation] = {op.name: op for op in _OPERATIONS}
-OPTIMIZERS: dict[str, Optimizer] = {op.name: op for op in _OPTIMIZERS}
-NAMES: tuple[str, ...] = (*OPERATIONS, *OPTIMIZERS)
+OPERATIONS: dict[str, Operation] = {op.name: op for op in _OPERATIONS}  # by name
+OPTIMIZERS: dict[str, Optimizer] = {op.name: op for op in _OPTIMIZERS}  # by name
+NAMES: tuple[str, ...] = (*OPERATIONS, *OPTIMIZERS)  # the names of both

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,9 @@ def api_pages(folder: Path) -> dict[str, list[str]]:
         if not _defines(module):
             options.append("members: false")
         text.append(f"::: {module}\n    options:\n" + "".join(f"      {option}\n" for option in options))
+        text.append(handed_on(module))
+        if module == "efcp_ref.paper":
+            text.append(api_index(module + ".", "../"))
     pages: dict[str, list[str]] = {}
     for page, text in texts.items():
         (folder / f"{page}.md").write_text("\n".join(text), encoding="utf-8")
@@ -96,13 +100,30 @@ def _defines(module: str) -> bool:
     return any(not node.name.startswith("_") for node in own) or not source_of(module).name.startswith("__init__")
 
 
-def api_index() -> str:
-    """Return a table of the public modules."""
+def handed_on(module: str) -> str:
+    """Return links to the names that a package imports when they are first used: where they are documented.
+
+    >>> handed_on("efcp_ref.oracle")[:72]
+    'Names: [`BrokenTarget`](efcp_ref.oracle.md#efcp_ref.oracle.targets.Broke'
+    """
+    if "def __getattr__" not in source_of(module).read_text(encoding="utf-8"):
+        return ""
+    package = import_module(module)
+    links = []
+    for name in package.__all__:
+        value = getattr(package, name)
+        if (inspect.isclass(value) or inspect.isroutine(value)) and value.__module__ in modules():
+            links.append(f"[`{name}`]({page_of(value.__module__)}.md#{value.__module__}.{name})")
+    return f"Names: {', '.join(links)}.\n"
+
+
+def api_index(below: str = "", up: str = "") -> str:
+    """Return a table of the public modules, or of those whose names begin alike."""
     rows = []
-    for module in modules():
+    for module in (name for name in modules() if name.startswith(below)):
         text = ast.get_docstring(ast.parse(source_of(module).read_text(encoding="utf-8"))) or ""
         first = " ".join(text.split("\n\n")[0].split())
-        rows.append([f'<a href="{page_of(module)}/#{module}"><code>{module}</code></a>', rich(first)])
+        rows.append([f'<a href="{up}{page_of(module)}/#{module}"><code>{module}</code></a>', rich(first)])
     return table(["module", "what it is"], rows, "modules")
 
 
@@ -155,7 +176,7 @@ def contract_table() -> str:
                 f"{html.escape(op.source)}<br>{line_link(op.line, '../..')}",
             ]
         )
-    return table(["operation", "arguments", "results (stages in italics)", "source"], rows, "operations")
+    return table(["operation", "arguments", "results (stages in italics)", "source"], rows, "operations", True)
 
 
 def optimizer_table() -> str:
@@ -171,7 +192,7 @@ def optimizer_table() -> str:
         ]
         for it in OPTIMIZERS.values()
     ]
-    return table(["optimizer", "constructor, by keyword", "keys of state()", "source"], rows, "optimizers")
+    return table(["optimizer", "constructor, by keyword", "keys of state()", "source"], rows, "optimizers", True)
 
 
 def criteria() -> str:

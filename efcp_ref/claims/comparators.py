@@ -1,6 +1,6 @@
 """The comparators of the paper's tables, from public packages, on the same images, start and minibatches.
 
-    python -m efcp_ref.claims.comparators      # what is missing; needs torch and the packages of `INSTALL`
+    python -m efcp_ref.claims.comparators  # what is missing; needs torch and the packages of `INSTALL`
 
 Adam and AdamW are PyTorch's; Shampoo is that of ``pytorch-optimizer``; K-FAC and SENG are those of ``asdfghjkl``, the
 library behind the ASDL benchmark of the paper's Table 1. They run in float32, as their users run them; losses and

@@ -1,6 +1,8 @@
 """The runs behind the claims: which settings, over which seeds, and a file that remembers what is done.
 
-    python -m efcp_ref.claims.heavy            # what is missing, one process, with progress
+    python -m efcp_ref.claims.heavy  # what is missing, one process, with progress
+
+What the file holds is not done again.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def solves(
         id: paper line.
         hint: one or two sentences that `hint` returns.
         inputs: draws arguments.
-        operation: of the contract, judged by the oracle; or
+        operation: of the contract, judged by the oracle; where it is empty, ``stages`` says what is right.
         stages: what every variable must be, from the arguments.
         blame: lines of the criterion that this exercise calls by another name.
         edges: inputs that are always tried.

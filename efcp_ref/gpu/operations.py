@@ -46,7 +46,7 @@ def sp(
         device: "cpu", "cuda", or by default what EFCP_DEVICE or the machine says.
 
     Returns:
-        omega, (m,) float32: NumPy where g is, else an array in the device's memory.
+        omega, (m,) float32, in NumPy where g is, else an array in the device's memory.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or layout; the message names the argument.
@@ -88,7 +88,7 @@ def lcg(
         stream, device: see `sp`.
 
     Returns:
-        omega, (d,) float32: NumPy where c is, else on the device. Exactly 0 where no row has an entry.
+        omega, (d,) float32, in NumPy where c is, else on the device. Exactly 0 where no row has an entry.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or layout, or a slice that does not fit the kernel asked for.
@@ -181,7 +181,7 @@ def sparse_mfac_direction(
         index, stream, device: see `sp`.
 
     Returns:
-        u (d,), S (m, m), h (m,), c (m,), float32: NumPy where x is, else on the device.
+        u (d,), S (m, m), h (m,), c (m,), float32, in NumPy where x is, else on the device.
 
     Raises:
         TypeError, ValueError: see `sp`; lam is not positive.

@@ -135,8 +135,10 @@ class Dump:
         parameters: the contract's parameters of the optimizer.
 
     Raises:
-        FileExistsError: the file exists. UsageError: no such optimizer, or a wrong declaration.
-        TypeError: a parameter is missing, unknown or no number. ValueError: it is out of range.
+        FileExistsError: the file exists.
+        UsageError: no such optimizer, or a wrong declaration.
+        TypeError: a parameter is missing, unknown or no number.
+        ValueError: a parameter is out of range.
 
     >>> import os, tempfile
     >>> name = os.path.join(tempfile.mkdtemp(), "run.efcp")
@@ -168,7 +170,8 @@ class Dump:
         """Write one step: the gradient, what ``step(g)`` returned, and the state after it.
 
         Raises:
-            TypeError: something is no array of numbers, or g does not hold floats. OSError: the disk is full.
+            TypeError: something is no array of numbers, or g does not hold floats.
+            OSError: the disk is full.
             ValueError: g is no vector of d entries, the state has an unknown name, or the dump is closed.
         """
         if self._file is None:
@@ -292,7 +295,8 @@ class Reader:
     """Reads a dump, step after step.
 
     Raises:
-        Hostile: the file is no dump, or its head breaks a rule. Missing: there is no such file.
+        Hostile: the file is no dump, or its head breaks a rule.
+        Missing: there is no such file.
     """
 
     path: str | Path
@@ -363,7 +367,8 @@ def _frame(file: BinaryIO, name: str) -> tuple[bytes, Any, bytes] | None:
     """Return kind, JSON and array bytes of the next frame; None at the end of the file.
 
     Raises:
-        EOFError: the frame is cut off. Hostile: it is damaged or too large.
+        EOFError: the frame is cut off.
+        Hostile: it is damaged or too large.
     """
     prefix = file.read(PREFIX.size)
     if not prefix:

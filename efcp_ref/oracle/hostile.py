@@ -287,7 +287,8 @@ def read_inside(root: Path, relative: str, largest: int = LARGEST) -> bytes:
     """Return the bytes of a file below a folder; no symbolic link is followed below it.
 
     Raises:
-        Hostile: the path leads elsewhere, is no plain file, or is larger than ``largest``; `Missing`: no such file.
+        Hostile: the path leads elsewhere, is no plain file, or is larger than ``largest``.
+        Missing: there is no such file.
     """
     *folders, name = parts(relative)
     try:

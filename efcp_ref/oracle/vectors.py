@@ -251,7 +251,8 @@ def load(root: Path, id: str, digest: str | None = None) -> Vector:
         digest: SHA-256 that its ``case.json`` must have.
 
     Raises:
-        Hostile: anything in it breaks a rule; the message says which. `Missing`: a file is not there.
+        Hostile: anything in it breaks a rule; the message says which.
+        Missing: a file is not there.
     """
     data = hostile.read_inside(root, f"{id}/case.json", SMALL)
     if digest is not None and sha256(data).hexdigest() != digest:

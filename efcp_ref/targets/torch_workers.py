@@ -1,7 +1,7 @@
 """Top-k with error feedback and PowerSGD over `torch.distributed` (gloo), for ``--workers 2`` and ``--workers 4``.
 
-    efcp-ref check efcp_ref.targets.torch_workers --workers 4              (every worker keeps its own error)
-    efcp-ref check efcp_ref.targets.torch_workers:averaged --workers 4     (one error, of the mean gradient)
+    efcp-ref check efcp_ref.targets.torch_workers --workers 4           # every worker keeps its own error
+    efcp-ref check efcp_ref.targets.torch_workers:averaged --workers 4  # one error, of the mean gradient
 
 Without ``--workers`` the group has one process, and both are Algorithm 1.
 

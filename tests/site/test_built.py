@@ -162,6 +162,39 @@ def test_every_public_name_is_documented(site):
     assert not missing
 
 
+def test_what_a_module_hands_on_is_documented_where_it_is_defined(site):
+    from _build.reference import modules, source_of
+
+    seen, wrong = 0, []
+    for page in sorted((site / "reference" / "api").rglob("*.html")):
+        for name in re.findall(r'<h\d id="(efcp_ref[\w.]*)" class="doc', page.read_text(encoding="utf-8")):
+            module, _, own = name.rpartition(".")
+            if module in modules():
+                body = ast.parse(source_of(module).read_text(encoding="utf-8")).body
+                seen += 1
+                wrong += [name] * all(getattr(node, "name", "") != own for node in body)
+    assert seen > 700
+    assert not wrong
+
+
+def test_the_fields_of_every_public_record_are_on_its_page(site):
+    from _build.griffe_text import is_record
+    from _build.reference import modules, page_of, source_of
+
+    missing = []
+    for module in modules():
+        page = (site / "reference" / "api" / page_of(module) / "index.html").read_text(encoding="utf-8")
+        for node in ast.parse(source_of(module).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_") and is_record(node):
+                part = page.partition(f'id="{module}.{node.name}" class="doc')[2].partition(' class="doc doc-object ')[
+                    0
+                ]
+                names = [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]
+                shown = re.findall(r"<li><strong><code>(\w+)</code></strong>", part)
+                missing += [f"{module}.{node.name}.{n}" for n in names if not n.startswith("_") and n not in shown]
+    assert not missing
+
+
 def test_every_command_and_operation_is_there(site):
     from _build.reference import command_names
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import inspect
 import json
 import os
 import re
@@ -198,3 +199,64 @@ def test_the_listing_has_every_line_with_its_own_code(key):
     lines = [line for line in printed.lines().values() if line.key == key]
     assert re.findall(r'<tr id="([\w-]+)"', text) == [anchor(line.tag) for line in lines]
     assert text.count('class="source none"') == sum(line.kind == "structure" for line in lines)
+
+
+def documented() -> list[tuple[str, ast.AST, str]]:
+    """Return what has a docstring in the modules that have a page: its name, its node and the text as it is written."""
+    from _build.reference import modules, source_of
+
+    found = []
+    for module in modules():
+        for node in ast.walk(ast.parse(source_of(module).read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and (
+                text := ast.get_docstring(node, False)
+            ):
+                found.append((f"{module}.{getattr(node, 'name', '')}", node, text))
+    return found
+
+
+def test_a_docstring_says_one_exception_a_line_and_no_type_of_its_own():
+    pytest.importorskip("pygments")
+    wrong = []
+    for name, node, raw in documented():
+        text = inspect.cleandoc(raw)
+        for part in re.findall(r"^Raises:\n((?: .*\n?)+)", text, re.M):
+            entries = re.split(r"\n(?= {4}\S)", part.rstrip())
+            wrong += [f"{name}: {e}" for e in entries if not re.match(r" {4}[\w.]+(, \w+)*: ", e)]
+            wrong += [f"{name}: {e}" for e in entries if re.search(r"[.;] `*[A-Z]\w+`*: ", e)]
+        for part in re.findall(r"^Returns:\n((?: .*\n?)+)", text, re.M):
+            if isinstance(node, ast.FunctionDef) and node.returns and re.match(r"[^`\n]*?: ", part.strip()):
+                wrong.append(f"{name}: {part}")  # what stands before a colon takes the place of the annotation
+        if isinstance(node, ast.Module) and raw.count("\n") > 1:
+            lines = [line for line in raw.splitlines()[1:] if line.strip()]
+            if lines and all(line.startswith(" ") for line in lines):
+                wrong.append(f"{name}: its code loses its indentation, nothing else follows the first line")
+    assert not wrong
+
+
+def test_what_is_shown_as_code_has_a_language():
+    pytest.importorskip("griffe")
+    from _build.griffe_text import marked
+
+    shown = [(name, marked(inspect.cleandoc(raw))) for name, _, raw in documented()]
+    fences = [re.findall(r"^ *```(\w*)$", text, re.M) for _, text in shown]
+    assert sum(map(len, fences)) > 700
+    assert not [name for (name, _), found in zip(shown, fences, strict=True) if not all(found[::2]) or any(found[1::2])]
+    assert {language for found in fences for language in found[::2]} == {"pycon", "python", "sh", "text"}
+
+
+def test_the_fields_of_every_record_are_listed():
+    pytest.importorskip("griffe")
+    import griffe
+    from _build.griffe_text import PlainText
+
+    package = griffe.load(
+        "efcp_ref", search_paths=[str(ROOT)], submodules=True, extensions=griffe.load_extensions(PlainText)
+    )
+    sparse, result = package["contract.Argument"], package["paper.woodbury.MFACDirection"]
+    assert '- **`shape`** (`str`) – "(m, d)"; "" for a scalar.' in sparse.docstring.value
+    assert "- **`S`** (`Array`) – (m, m) G G^T, undamped." in result.docstring.value
+    assert [p.name for p in result["__init__"].parameters] == ["self", "u", "S", "h", "c"]
+    assert "- **`MLP`** = `Network((64, 256, 10))` – d = 19,210." in package["data.mlp"].docstring.value
+    assert "Door" not in package["oracle.campaign"].exports
+    assert "Plan" in package["oracle.campaign"].exports

@@ -46,7 +46,7 @@ class Optimizer:
 
         Raises:
             TypeError, ValueError: g is not a finite real vector of d entries; the state is as before.
-            KeyboardInterrupt, and anything else that interrupts: the state is as before.
+            BaseException: whatever interrupts, KeyboardInterrupt too; the state is as before.
         """
         before = self._ready()
         again = _without_room(before)

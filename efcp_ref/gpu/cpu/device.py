@@ -27,7 +27,7 @@ _TYPES: dict[str, Any] = {"i": ctypes.c_int, "f": ctypes.c_float, "P": ctypes.c_
 
 
 class Launch(ctypes.Structure):
-    """``cuda_on_cpu::Launch``."""
+    """The shape of a launch, field by field as the C++ structure ``cuda_on_cpu::Launch`` has them."""
 
     _fields_ = (
         ("blocks", ctypes.c_uint), ("threads", ctypes.c_uint), ("shared_bytes", ctypes.c_uint),
