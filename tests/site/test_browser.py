@@ -125,8 +125,10 @@ def test_the_copy_button_is_seen_and_hides_no_code_for_good(open_page, scheme):
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
         page.evaluate("document.querySelectorAll('pre > code').forEach(code => code.scrollLeft = 1e6)")
-        over, *colours = page.evaluate(COPIED)
+        over, below, beside, *colours = page.evaluate(COPIED)
         assert over < 0
+        assert below < 1, "the second line, too, is under the button"
+        assert beside < 1, "the first line goes on behind the button"
         icon, ground, code = ([float(n) for n in re.findall(r"[\d.]+", colour)] for colour in colours)
         assert ground == code
         assert len(ground) == 3, "what is under the button shines through"
@@ -159,17 +161,20 @@ UNDERLINED = """() => [...document.querySelectorAll('article a:has(> code)')].ma
   return parseFloat(getComputedStyle(link).textUnderlineOffset) - depth
 })"""
 
-# How far code that is scrolled to its end reaches under the copy button; the colours of icon, button and code.
+# How far code that is scrolled to its end reaches under the copy button, how far the button's ground reaches below the
+# first line, and what is left beside it; the colours of icon, ground and code.
 COPIED = """() => {
-  const over = [...document.querySelectorAll('pre:has(.md-code__nav)')].map(pre => {
-    const range = document.createRange()
-    range.selectNodeContents(pre.querySelector('code'))
-    const ends = [...range.getClientRects()].map(line => line.right)
-    return Math.max(...ends) - pre.querySelector('.md-code__nav').getBoundingClientRect().left
+  const gaps = [...document.querySelectorAll('pre:has(.md-code__nav)')].map(pre => {
+    const code = pre.querySelector('code'), range = document.createRange()
+    const box = code.getBoundingClientRect(), nav = pre.querySelector('.md-code__nav').getBoundingClientRect()
+    range.selectNodeContents(code)
+    const end = Math.max(...[...range.getClientRects()].map(line => line.right))
+    const look = getComputedStyle(code), first = parseFloat(look.paddingTop) + parseFloat(look.lineHeight)
+    return [end - nav.left, nav.bottom - box.top - first, box.right - nav.right]
   })
   const look = name => getComputedStyle(document.querySelector(name))
   const grounds = ['.md-code__nav', 'pre > code'].map(name => look(name).backgroundColor)
-  return [Math.max(...over), look('.md-code__button').color, ...grounds]
+  return [...[0, 1, 2].map(k => Math.max(...gaps.map(gap => gap[k]))), look('.md-code__button').color, ...grounds]
 }"""
 
 
