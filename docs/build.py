@@ -37,7 +37,7 @@ EXPECTED = {  # page: where it comes from
     "kernels.md": "docs/kernels.md",
 }
 WIDE = ("fast.md", "findings.md")  # pages whose table or picture needs the room of the table of contents
-LEFT_OUT = {"_build", "build.py", "readings.toml", "pictures", "words.txt", "__pycache__"}
+LEFT_OUT = {"_build", "_overrides", "build.py", "readings.toml", "pictures", "words.txt", "__pycache__"}
 DIRECTIVE = re.compile(r"<!-- gen: (\w+)(?: ([\w./-]+))? -->")
 
 
