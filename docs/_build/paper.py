@@ -89,11 +89,11 @@ def listing(key: str) -> str:
     algorithm = printed.algorithms()[key]
     code_of = code_lines(algorithm.file)
     rows = [_row(line, code_of.get(line.tag)) for line in printed.lines().values() if line.key == key]
-    where = "slides" if algorithm.document == "slides" else "paper"
+    where = "slides print" if algorithm.document == "slides" else "paper prints"
     return (
         f'<div class="listing" id="listing-{key.lower()}" tabindex="0" role="region" '
         f'aria-label="{html.escape(algorithm.title)}: printed lines and code">\n<table class="ruled">\n<thead><tr><th>#</th>'
-        f"<th>As the {where} prints it</th><th>efcp_ref/paper/{algorithm.file}</th></tr></thead>\n<tbody>\n"
+        f"<th>As the {where} it</th><th>efcp_ref/paper/{algorithm.file}</th></tr></thead>\n<tbody>\n"
         + "\n".join(rows)
         + "\n</tbody></table></div>\n"
     )
@@ -161,19 +161,26 @@ def cost(key: str) -> str:
         if match and isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             link = f'<a href="../../reference/api/{module}/#{module}.{node.name}"><code>{node.name}</code></a>'
             rows.append([link, rich(" ".join(match[1].split()))])
-    return table(["function", "cost"], rows, "cost of every function") if rows else ""
+    return table(["function", "cost"], rows, "cost of every function", True) if rows else ""
 
 
 def mistakes(key: str) -> str:
     """Return the known mistakes that the oracle plants in the lines of an algorithm."""
     from efcp_ref.oracle.mutants import MUTANTS
 
+    planted: dict[tuple[str, str], list[str]] = {}  # a mistake that several operations can make stands there once
+    for m in sorted(MUTANTS, key=lambda m: (m.line.split(":")[0], int(m.line.split(":")[1]), m.operation, m.name)):
+        if m.line.split(":")[0] == key and m.line in printed.lines():
+            planted.setdefault((m.line, m.text), []).append(m.operation)
     rows = [
-        [f'<a href="#{anchor(m.line)}">{m.line.split(":")[1]}</a>', rich(m.text), f"<code>{m.operation}</code>"]
-        for m in sorted(MUTANTS, key=lambda m: (m.line.split(":")[0], int(m.line.split(":")[1]), m.operation, m.name))
-        if m.line.split(":")[0] == key and m.line in printed.lines()
+        [
+            f'<a href="#{anchor(line)}">{line.split(":")[1]}</a>',
+            rich(text),
+            ", ".join(f"<code>{operation}</code>" for operation in dict.fromkeys(operations)),
+        ]
+        for (line, text), operations in planted.items()
     ]
-    return table(["line", "mistake", "operation"], rows, "known mistakes") if rows else "None is planted here.\n"
+    return table(["line", "mistake", "operation"], rows, "known mistakes", True) if rows else "None is planted here.\n"
 
 
 def readings_of(key: str) -> str:
@@ -186,7 +193,8 @@ def readings_of(key: str) -> str:
             at = ", ".join(f'<a href="#{anchor(line.tag)}">{line.n}</a>' for line in lines)
             link = f'<a href="../../paper/readings/#{entry["id"].lower()}">{entry["id"]}</a>'
             rows.append([link, at, rich(entry["printed"]), rich(entry["reading"])])
-    return table(["", "line", "printed", "we take"], rows, "readings") if rows else "Every line runs as printed.\n"
+    head = ["", "line", "printed", "we take"]
+    return table(head, rows, "readings", True) if rows else "Every line runs as printed.\n"
 
 
 def algorithm_index() -> str:
@@ -206,7 +214,7 @@ def algorithm_index() -> str:
                 ", ".join(marks),
             ]
         )
-    return table(["page", "printed title", "lines", "executable, all tagged", "readings"], rows, "algorithms")
+    return table(["page", "printed title", "lines", "executable, all tagged", "readings"], rows, "algorithms", True)
 
 
 # ---- readings ----------------------------------------------------------------------------------------------------
@@ -296,7 +304,8 @@ def memory_table() -> str:
             "33.3",
         ]
     )
-    return table(["what", "items, bytes", "total", "dense / sparse", "printed"], rows + extra, "memory of appendix F")
+    head = ["what", "items, bytes", "total", "dense / sparse", "printed"]
+    return table(head, rows + extra, "memory of appendix F", True)
 
 
 def table_12() -> str:
@@ -343,7 +352,7 @@ def against_itself() -> str:
         ]
         for c in theory.PAPER_AGAINST_ITSELF
     ]
-    return table(["", "what", "here", "there", "remark"], rows, "two figures for one thing")
+    return table(["", "what", "here", "there", "remark"], rows, "two figures for one thing", True)
 
 
 def notation() -> str:
@@ -358,7 +367,7 @@ def notation() -> str:
         ]
         for s in printed.symbols()
     ]
-    return table(["code", "paper", "meaning", "shape", "where"], rows, "notation")
+    return table(["code", "paper", "meaning", "shape", "where"], rows, "notation", True)
 
 
 def traces(folder: Path) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+
 from _build.reference import ROOT, command_names
 from _build.text import fenced
 
@@ -129,6 +131,19 @@ def schemas() -> str:
     return "## Schemas\n\nJSON Schema, draft 2020-12, as the package validates.\n\n" + "\n".join(parts) if parts else ""
 
 
+def bare(source: str) -> str:
+    r"""Return functions without their docstrings, where the page says above them what they say.
+
+    >>> bare('def f(x):\n    "Double x."\n    return 2 * x')
+    'def f(x):\n    return 2 * x'
+    """
+    rows = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.FunctionDef) and ast.get_docstring(node):
+            del rows[node.body[0].lineno - 1 : node.body[0].end_lineno]
+    return "\n".join(rows)
+
+
 def exercises() -> str:
     """Return every exercise: what is asked, the start, a hint, a solution."""
     from _build.paper import line_link
@@ -144,9 +159,9 @@ def exercises() -> str:
         function = start.partition("(")[0].removeprefix("def ").strip()
         parts += [
             f"## {name}: `{function}` {{ #exercise-{name.lower().replace(':', '-')} }}\n",
-            " ".join(statement(name).partition("\n\n")[0].split()) + f" Paper: {line_link(name, '../..')}.\n",
-            fenced(start, "python"),
+            f"{statement(name)}\n\nPaper: {line_link(name, '../..')}.\n",
+            fenced(bare(start), "python"),
             folded("tip", "Hint", hint(name)),
-            folded("success", "One right answer", fenced(solution(name), "python")),
+            folded("success", "One right answer", fenced(bare(solution(name)), "python")),
         ]
     return "\n".join(parts)

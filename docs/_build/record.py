@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class Case:
     title: str
     text: str  # what to look at
     run: Callable[[], Any]
+    given: dict[str, Any] = field(default_factory=dict)  # what the first lines do not show of what the run is given
 
 
 # ---- the inputs: multiples of powers of two wherever the algorithm has no root or quotient ---------------------------
@@ -109,17 +110,24 @@ def _sign_forgetful(T: int) -> Any:
     return x
 
 
-def _dense_mfac(T: int) -> Any:
+FOUR = np.array([[2.0, 0.0, 1.0], [0.0, 1.0, 1.0], [-1.0, 2.0, 0.0], [1.0, 1.0, 1.0]])
+X3 = np.array([1.0, 2.0, 3.0])
+
+
+def _dense_mfac(gradients: Array) -> Any:
     A = MFAC(DenseWindow.empty(d=3, m=2), np.zeros((2, 2)))
-    for g in np.array([[2.0, 0.0, 1.0], [0.0, 1.0, 1.0], [-1.0, 2.0, 0.0], [1.0, 1.0, 1.0]])[:T]:
+    for g in gradients:
         u, A = mfac(A, Dense(g), lam=0.5)
     return u, A
 
 
-def _recursion() -> Any:
-    G = np.array([[2.0, 0.0, 1.0], [0.0, 1.0, 1.0], [-1.0, 2.0, 0.0]])
-    x = np.array([1.0, 2.0, 3.0])
+def _recursion(G: Array, x: Array) -> Any:
     return woodbury.coefficients_recursive(G @ G.T, G @ x, 0.5)
+
+
+TEN = np.array([1.0, -8.0, 3.0, 0.5, 2.0, 2.5, -4.0, 1.0, 0.25, -6.0])
+TIED = np.array([1.0, -1.0, 1.0, -1.0, 2.0, 2.0])
+TWO = np.array([[1.0, 0.0], [1.0, 1.0]])
 
 
 _M = np.array([[4.0, 0.0, 2.0], [0.0, 3.0, 0.0], [2.0, 0.0, 1.0]])
@@ -269,12 +277,14 @@ CASES: dict[str, tuple[Case, ...]] = {
         Case(
             "Blocks of 4, half of each",
             "The last block is partial and keeps ceil(2/2) = 1 entry (R11).",
-            lambda: block_top_k(np.array([1.0, -8.0, 3.0, 0.5, 2.0, 2.5, -4.0, 1.0, 0.25, -6.0]), 4, 0.5),
+            lambda: block_top_k(TEN, 4, 0.5),
+            {"a": TEN, "block_size": 4, "density": 0.5},
         ),
         Case(
             "Ties",
             "Four equal magnitudes: the lowest positions are kept (R12).",
-            lambda: block_top_k(np.array([1.0, -1.0, 1.0, -1.0, 2.0, 2.0]), 4, 0.5),
+            lambda: block_top_k(TIED, 4, 0.5),
+            {"a": TIED, "block_size": 4, "density": 0.5},
         ),
         Case(
             "Scaled by H",
@@ -285,18 +295,21 @@ CASES: dict[str, tuple[Case, ...]] = {
     "W": (
         Case(
             "The recursion",
-            "One gradient after another updates F^-1 x (R2).",
-            lambda: woodbury.wsm(np.array([[1.0, 0.0], [1.0, 1.0]]), 1.0, np.array([1.0, 1.0])),
+            "One gradient after another updates F^-1 x (R2). The lines run for each row of G first, then for x.",
+            lambda: woodbury.wsm(TWO, 1.0, np.array([1.0, 1.0])),
+            {"G": TWO, "x": np.array([1.0, 1.0]), "lam": 1.0},
         ),
         Case(
             "Eq. (2), a dense window of 2 that wraps around",
             "Row and column of S are replaced first (R7), then the coefficients, then the direction.",
-            lambda: _dense_mfac(4),
+            lambda: _dense_mfac(FOUR),
+            {"gradients": FOUR, "lam": 0.5},
         ),
         Case(
             "The coefficients by M-FAC's recursion",
             "The same c without a solver: rows of D and B, one gradient after another.",
-            _recursion,
+            lambda: _recursion(FOUR[:3], X3),
+            {"G": FOUR[:3], "x": X3, "lam": 0.5},
         ),
     ),
 }
@@ -315,10 +328,13 @@ def _case(key: str, case: Case) -> dict[str, Any]:
     run = _with_levels(case.run, levels)
     events = [event for event in run.events if event.line.split(":")[0] == key]
     pool, stack, out = _Pool(), [], []
+    given = [["", {name: pool(value) for name, value in case.given.items()}]] if case.given else []
     for event in events:
         stack = [frame for frame in stack if frame[0] < event.depth]
         stack.append((event.depth, event.function, _shown(event, pool)))
-        base = {"l": int(event.line.split(":")[1]), "f": [[name, variables] for _, name, variables in stack]}
+        base = {"l": int(event.line.split(":")[1]), "f": [*given, *([name, variables] for _, name, variables in stack)]}
+        if event.returned and isinstance(event.result, (int, float, np.ndarray)):
+            base["r"] = pool(event.result)
         base["c"] = sorted({path.split(".")[0] if path.split(".")[0] == "c" else path for path in event.changed})
         if event.line == "2:14":  # one step per level, with the memory as it is there
             tree = [pool(level) for level in levels.pop(0)]

@@ -41,13 +41,19 @@ def code(text: str, language: str = "python") -> str:
     return f'<code class="highlight">{highlight(text, lexer, HtmlFormatter(nowrap=True)).rstrip(chr(10))}</code>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str) -> str:
-    """Return a table of HTML cells that can be scrolled by keyboard where it is too wide."""
+def table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str, stacked: bool = False) -> str:
+    """Return a table of HTML cells that can be scrolled by keyboard where it is too wide.
+
+    Stacked, a row is a paragraph on a phone, every cell below the other behind the head of its column.
+    """
     cells = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "\n".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    named = [f' data-label="{html.escape(cell)}"' if stacked and cell else "" for cell in head]
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{name}>{cell}</td>" for name, cell in zip(named, row, strict=True)) + "</tr>" for row in rows
+    )
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">'
-        f'<table class="ruled">\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n'
+        f'<table class="ruled"{" data-stacked" if stacked else ""}>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n'
     )
 
 

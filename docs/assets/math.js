@@ -4,6 +4,8 @@
     renderMathInElement(document.body, { throwOnError: false, delimiters: [
       { left: '\\(', right: '\\)', display: false }, { left: '\\[', right: '\\]', display: true }] })
     document.querySelectorAll('span.arithmatex').forEach(kept)
+    document.querySelectorAll('.md-typeset :not(pre) > code').forEach(whole)
+    document.querySelectorAll('.md-typeset table:not([class])').forEach(stacked)
     setTimeout(reachable, 100)
   }
   // A full stop or bracket stays on the line of the short formula before it.
@@ -15,6 +17,18 @@
     formula.replaceWith(together)
     together.append(formula, mark[0])
     after.data = after.data.slice(mark[0].length)
+  }
+  // A short option such as --workers stays on one line.
+  const whole = code => {
+    const text = code.textContent
+    if (text.length < 19 && text.includes('-')) code.style.whiteSpace = 'nowrap'
+  }
+  // A table of sentences is stacked on a phone: each cell says which column it is of.
+  const stacked = table => {
+    const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent), rows = [...table.tBodies[0]?.rows || []]
+    if (heads.length < 4 || table.caption || !rows.some(row => [...row.cells].some(cell => cell.textContent.length > 70))) return
+    table.dataset.stacked = ''
+    for (const row of rows) [...row.cells].forEach((cell, n) => { if (heads[n]) cell.dataset.label = heads[n] })
   }
   // What is too wide scrolls by itself, and must be reached by keyboard to be scrolled.
   const reachable = () => {

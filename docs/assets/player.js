@@ -199,11 +199,17 @@
           if (depth && event.f[top][1][variable] === n) continue // the function inside shows the same
           const value = pool[n], on = depth === 0 && touched(event, variable)
           if (on) changed.push(`${variable} = ${brief(value)}`)
-          const mark = el('div', { class: `var${on ? ' changed' : ''}`, 'data-name': variable }, el('code', {}, variable), strip(value, on ? old[variable] : undefined))
+          const label = variable.split('.').flatMap((part, n) => n ? [el('wbr'), `.${part}`] : [part])
+          const mark = el('div', { class: `var${on ? ' changed' : ''}`, 'data-name': variable }, el('code', {}, ...label), strip(value, on ? old[variable] : undefined))
           ;(Array.isArray(value) ? rows : numbers).append(mark)
         }
-        return el('section', { class: depth ? 'frame outer' : 'frame', 'aria-label': `variables of ${name}` },
-          el('p', { class: 'function' }, top ? `in ${name}()` : ''), rows, numbers)
+        if (!depth && event.r !== undefined) {
+          changed.push(`returns ${brief(pool[event.r])}`)
+          rows.append(el('div', { class: 'var changed' }, el('span', {}, 'returns'), strip(pool[event.r])))
+        }
+        if (!rows.firstChild && !numbers.firstChild) return ''
+        return el('section', { class: depth ? 'frame outer' : 'frame', 'aria-label': name ? `variables of ${name}` : 'input' },
+          el('p', { class: 'function' }, name ? top ? `in ${name}()` : '' : 'input'), rows, numbers)
       }))
       status.textContent = `Step ${step + 1} of ${events.length}, line ${event.l}` +
         (event.tree ? `, level ${event.at} of the tree` : '') + (changed.length ? `: ${changed.join('; ')}` : '')
