@@ -48,7 +48,7 @@ print("positions", kept.indices, "values", kept.values)
 # Four entries are gone. If we drop them, the optimizer never hears of them. **Error feedback** writes them down in a
 # vector $\xi$ and adds them to the next gradient. In the paper's letters, lines 5 to 7 of Algorithm 1:
 #
-# $$a_t = \xi_{t-1} + g_t, \qquad c_t = \text{TopK}(a_t), \qquad \xi_t = a_t - c_t.$$
+# $$\begin{aligned} a_t &= \xi_{t-1} + g_t, \\ c_t &= \text{TopK}(a_t), \\ \xi_t &= a_t - c_t. \end{aligned}$$
 
 # %%
 indices, values, xi = efcp_ref.error_feedback(xi=np.zeros(6), g=g, density=1 / 3)

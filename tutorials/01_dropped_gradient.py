@@ -41,7 +41,7 @@ from efcp_ref.tracing import trace
 #
 # The jar is the error $\xi$. Algorithm 1 fills and empties it:
 #
-# $$a_t = \xi_{t-1} + g_t, \qquad c_t = \text{COMPRESS}(a_t), \qquad \xi_t = a_t - c_t.$$
+# $$\begin{aligned} a_t &= \xi_{t-1} + g_t, \\ c_t &= \text{COMPRESS}(a_t), \\ \xi_t &= a_t - c_t. \end{aligned}$$
 #
 # Add the last equation over all steps. Everything between cancels, and the **conservation law** is left:
 #
@@ -65,7 +65,7 @@ errors = [event.variables["xi"] for event in run.events if event.line == "1:7"]
 accumulators = [event.variables["a"] for event in run.events if event.line == "1:5"]
 received = [event.variables["g"] for event in run.events if event.line == "1:4"]
 sent = [a - xi for a, xi in zip(accumulators, errors, strict=True)]
-print("sent in all", sum(sent), " waiting", errors[-1], " gradients in all", sum(received))
+print(f"sent in all      {sum(sent)}\nwaiting          {errors[-1]}\ngradients in all {sum(received)}")
 
 # %% [markdown]
 # ## One coordinate over time
@@ -134,7 +134,7 @@ for name, make in steps.items():
     scores[name] = np.array([accuracy(theta) for theta, _, _ in runs])
     never[name] = np.mean([(u == 0).all(axis=0).mean() for _, _, u in runs])
     print(f"{name:17} accuracy {scores[name].mean():.3f} (spread {np.ptp(scores[name]):.3f}), "
-          f"coordinates that never moved {never[name]:.2f}")  # fmt: skip
+          f"coordinates unmoved {never[name]:.2f}")  # fmt: skip
 
 # %% [markdown]
 # Feedback costs nothing here. Without it more than 2 points of accuracy are lost.

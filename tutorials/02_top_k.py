@@ -110,7 +110,7 @@ for row in zip(densities, whole, blocks, chance, strict=True):
 # happens on the way.
 
 # %%
-print("blocks of 4 in a vector of 10:", layout(10, 4, 0.5)[2], "entries kept at density .3:", row_length(10, 4, 0.3))
+print(f"blocks of 4 in a vector of 10: {layout(10, 4, 0.5)[2]}\nentries kept at density .3: {row_length(10, 4, 0.3)}")
 print("floor in floating point: int(.29 * 100) =", int(0.29 * 100), "  exactly:", kept(100, Fraction("0.29")))
 print("ceil in floating point: ceil(.07 * 100) =", int(np.ceil(0.07 * 100)), "  exactly:", kept(100, Fraction("0.07")))
 

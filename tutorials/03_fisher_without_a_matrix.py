@@ -81,7 +81,7 @@ print("right", by_recursion.round(4), "  as printed", as_printed.round(4))
 #
 # Every $w_k$ is a combination of gradients, so the result is one, too. That is equation (2) of the paper:
 #
-# $$F^{-1} x = \frac{1}{\lambda} x - \sum_{k=1}^{m} c_k g_k, \qquad c = \frac{1}{\lambda} (\lambda m I + G G^T)^{-1} G x .$$
+# $$\begin{aligned} F^{-1} x &= \frac{1}{\lambda} x - \sum_{k=1}^{m} c_k g_k, \\ c &= \frac{1}{\lambda} (\lambda m I + G G^T)^{-1} G x . \end{aligned}$$
 #
 # The paper says that the coefficients are computed "based only on scalar products" and gives no formula. The one above
 # (R5) follows from the Woodbury identity. It needs an m x m matrix $S = G G^T$ and m products $h = G x$. M-FAC computes

@@ -55,16 +55,17 @@ def fractions(values):
 
 def tell(step):
     """Print every number of one step."""
-    print("g  ", *fractions(GRADIENTS[step - 1]))
-    print("a  ", *fractions(at(step, "1:5")["a"]), "                line 5: the error so far, plus g")
-    print("c  ", *(f"{v} at {i}" for i, v in zip(*list(at(step, "1:6")["c"].values())[:2], strict=True)),
-          "    line 6: the two largest")  # fmt: skip
-    print("xi ", *fractions(at(step, "1:7")["xi"]), "                line 7: what waits")
-    print("row", at(step, "W:5")["row"], "  h =", *fractions(at(step, "W:5")["delta"]), "   G c, the new row of S")
-    print("S  ", *[fractions(row) for row in at(step, "W:5")["S"]])
-    print("M^-1 h =", *fractions(at(step, "W:3")["result"]), "   coefficients of the rows, eq. (2)")
-    print("sum    =", *fractions(at(step, "W:4")["combination"]), "   their combination")
-    print("u      =", *fractions(at(step, "W:4")["result"]), "   c minus that: the direction")
+    sent, products, end = at(step, "1:6")["c"], at(step, "W:5"), at(step, "W:4")
+    for name, numbers, note in (
+        ("g", fractions(GRADIENTS[step - 1]), "the gradient"), ("a", fractions(at(step, "1:5")["a"]), "line 5: the error so far, plus g"),
+        ("c", [f"{v:g} at {i}" for i, v in zip(sent["indices"], sent["values"], strict=True)], "line 6: the two largest"),
+        ("xi", fractions(at(step, "1:7")["xi"]), "line 7: what waits"),
+        ("h", fractions(products["delta"]), f"G c, the new row {products['row']} of S"),
+        ("S", [" ".join(fractions(row)) + ";" for row in products["S"]], "all scalar products"),
+        ("M^-1 h", fractions(at(step, "W:3")["result"]), "coefficients of the rows, eq. (2)"),
+        ("sum", fractions(end["combination"]), "their combination"), ("u", fractions(end["result"]), "c minus that"),
+    ):  # fmt: skip
+        print(f"{name:6} = {' '.join(numbers):26} {note}")
 
 
 # %% [markdown]
@@ -74,7 +75,7 @@ def tell(step):
 # window. The other four entries wait in $\xi$.
 #
 # The window has one row, so $S$ has one entry: $2^2 + 3^2 = 13$. We solve $(3 + 13)\,\gamma = 13$, so $\gamma = 13/16$.
-# The direction is $c - \tfrac{13}{16} c = \tfrac{3}{16} c$. In general the first step is $m\,g / (\lambda m + |g|^2)$.
+# The direction is $c - \tfrac{13}{16} c = \tfrac{3}{16} c$. In general the first step is $m\,g / (\lambda m + \|g\|^2)$.
 
 # %%
 tell(1)

@@ -61,7 +61,7 @@ right.set(xlabel=r"damping $\lambda$", ylabel="distance inside the window's span
 right.legend(loc="lower right")
 show(fig, alt="Left: the distance to SGD is level for small damping and falls in proportion to one over lambda for large. "
      "Right: the distance to Newton's method rises with lambda and levels off. Both stay under their bounds.")  # fmt: skip
-print(f"lambda = 1e4: distance to SGD {gap[-1]:.1e}; lambda = 1e-7: distance to Newton {newton[0]:.1e}")
+print(f"lambda = 1e4: distance to SGD {gap[-1]:.1e}\nlambda = 1e-7: distance to Newton {newton[0]:.1e}")
 
 # %% [markdown]
 # ## Damping and learning rate go together
@@ -119,10 +119,10 @@ for m in windows:
     coverage.append(np.mean([np.linalg.norm(basis.T @ g) ** 2 / (g @ g) for g in later]))
 fig, ax = plt.subplots()
 ax.semilogx(windows, 100 * np.array(coverage), color=GREEN, marker="o", base=2)
-ax.set(xlabel="window size m", ylabel="of a later gradient in the span, %", ylim=(0, 100), xticks=windows, xticklabels=windows)
+ax.set(xlabel="window size m", ylabel="share of a later gradient, %", ylim=(0, 100), xticks=windows, xticklabels=windows)
 show(fig, alt="The share of a later gradient that lies in the span of the window rises steadily with the window size, from a few "
      "per cent for one gradient to most of it for 128.")  # fmt: skip
-print("coverage", dict(zip(windows, np.round(coverage, 3).tolist(), strict=True)))
+print("coverage ", *(f"{m}: {share:.2f}" for m, share in zip(windows, coverage, strict=True)))
 
 # %% [markdown]
 # ## When a number format is too coarse

@@ -44,7 +44,7 @@ from efcp_ref.tracing import trace
 G = np.array([[3.0, 0.0, 0.0], [0.0, 4.0, 0.0]])
 x = np.array([1.0, 1.0, 1.0])
 u, gram, eigenvalues, eigenvectors = efcp_ref.ggt_direction(G, x, eps=0.1)
-print("G G^T =", gram.tolist(), " eigenvalues", eigenvalues, " u =", u.round(4))
+print(f"G G^T = {gram.tolist()}  eigenvalues {eigenvalues}\nu = {u.round(4)}")
 print("1 / (3 + .1), 1 / (4 + .1), 1 / .1 =", np.round([1 / 3.1, 1 / 4.1, 1 / 0.1], 4))
 
 # %% [markdown]

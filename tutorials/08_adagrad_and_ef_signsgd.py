@@ -51,7 +51,7 @@ show_trace(traced, keep=lambda event: event.line in ("7:5", "7:6", "7:7", "7:8",
 # $f(x) = \epsilon |x_1 + x_2| + |x_1 - x_2|$ of the slides it never arrives: every step is along $(1, -1)$, so the sum
 # $x_1 + x_2$ stays what it was. EF-SignSGD scales the sign by the mean magnitude and keeps the rest in $e$:
 #
-# $$p_t = \gamma g_t + e_t, \qquad \Delta_t = \frac{\|p_t\|_1}{d}\, \operatorname{sign}(p_t), \qquad e_{t+1} = p_t - \Delta_t .$$
+# $$\begin{aligned} p_t &= \gamma g_t + e_t, \\ \Delta_t &= \frac{\|p_t\|_1}{d}\, \operatorname{sign}(p_t), \\ e_{t+1} &= p_t - \Delta_t . \end{aligned}$$
 
 # %%
 def g(x, t):

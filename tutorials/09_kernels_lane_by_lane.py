@@ -71,12 +71,12 @@ show(fig, alt="Ten columns of a row: round 0 covers columns 0 to 3 with lanes 0 
 K, D = 250, 20_000
 row = np.sort(rng.choice(D, K, replace=False)).astype(np.int32)[None]
 seen = observe("sp", row, np.ones((1, K), np.float32), np.ones(D, np.float32), threads=32)
-print("\n".join(text for text in seen.table() if " mem " not in text and "barrier" not in text))
+print("\n".join(f"line {line.paper:5} {line.kind:6} {line.array:6} {line.steps:2} steps {line.lanes:4} lanes {line.idle_lanes:3} idle "
+                f"{line.sectors:4} sectors" for line in seen.lines if line.space == "global"))  # fmt: skip
 reads = {line.paper: line for line in seen.lines if line.kind == "read" and line.space == "global"}
 index, gather = reads["2:9"], reads["2:11"]
 first = seen.accesses[seen.accesses["array"] == seen.arrays.index("I")][:32]  # one step: lane and address
 own_runs = len(np.unique((first["address"][0] + 4 * -(-K // 32) * np.arange(32)) // 32))
-print(f"{index.steps} steps, {index.idle_lanes} lanes idle in the last; sectors: {index.sectors} in line 9, {gather.sectors} in line 11")
 print(f"first step of line 9: {len(np.unique(first['address'] // 32))} sectors; if each lane had its own run, {own_runs}")
 
 # %% [markdown]

@@ -70,7 +70,7 @@ show(fig, alt="Training loss of four short runs on a logarithmic axis: dense M-F
 runs = json.loads(FILE.read_text(encoding="utf-8"))
 final = {name: np.array([result["loss"][-1] for result in five]) for name, five in runs.items()}
 test = {name: 100 * np.array([result["test"] for result in five]) for name, five in runs.items()}
-print(f"{'':26} training loss: median (least to most)   test accuracy, %: mean (spread)")
+print(f"{'':28}loss: median (range)          test %: mean (spread)")
 for name in METHODS:
     loss, accuracy = final[name], test[name]
     print(f"{name:26} {np.median(loss):9.5f} ({loss.min():.5f} to {loss.max():.5f})   "

@@ -71,10 +71,10 @@ wrong = judged(RIGHT.replace("(values * g[indices])", "(values * g[indices])[:, 
 failure = wrong.failures[0]
 first = failure.verdict.first
 print(f"sp: {wrong.verdict}, {wrong.failed} of {wrong.judged} cases")
-print(f"stage {first.stage}, line {first.line}: {lines()[first.line].latex}")
+print(f"stage {first.stage}, line {first.line}: {lines()[first.line].comment}")
 print(f"rule  {first.rule}")
 small = failure.minimal.case.arguments
-print("smallest case:", {name: np.asarray(value).tolist() for name, value in small.items()})
+print("smallest case:", {name: np.asarray(small[name]).tolist() for name in ("indices", "values", "g")})
 
 # %% [markdown]
 # From a failing case the oracle takes away what it can, as long as the case still fails. What is left can be worked out
@@ -107,7 +107,7 @@ for mutant in planted:
 for mutant in planted[:2]:
     case = verdicts[mutant.name].failures[0].verdict.case
     outcome = Local({mutant.operation: mutant.function}).run(case)
-    print(f"{mutant.operation}: agrees with:", "; ".join(m.text for m in explain(case, outcome.results, seconds=60)))
+    print(f"{mutant.operation} agrees with\n  ", "; ".join(m.text for m in explain(case, outcome.results, seconds=60)))
 
 # %% [markdown]
 # ## Rounding is not a mistake
