@@ -96,7 +96,7 @@ def _window_ratio(d: int) -> float:
 
 
 def _memory_figure(measured: Measured) -> Any:
-    figure, ax = figures.axes(6.4, 2.8)
+    figure, ax = figures.axes(6.0, 2.8)
     names = [s.name for s in measured.data["savings"]]
     for offset, (label, key) in enumerate(
         (("printed", "printed"), ("itemised bytes", "exact"), ("as held", "practical"))

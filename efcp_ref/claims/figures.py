@@ -15,7 +15,7 @@ MARKERS = "osD^vP*"
 FEW = 7  # points of a curve, each with a tick of its own
 PAPER = "#FBFAF5"  # an opaque light ground: the same figure is readable on a light and on a dark page
 STYLE: dict[str, Any] = {
-    "figure.figsize": (6.4, 3.6), "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
+    "figure.figsize": (6.0, 3.6), "figure.facecolor": PAPER, "axes.facecolor": PAPER, "savefig.facecolor": PAPER,
     "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True,
     "grid.color": "#D9D6CC",
     "grid.linewidth": 0.6, "lines.linewidth": 1.8, "legend.frameon": False, "svg.hashsalt": "efcp_ref",
@@ -23,7 +23,7 @@ STYLE: dict[str, Any] = {
 }
 
 
-def axes(width: float = 6.4, height: float = 3.6, columns: int = 1) -> tuple[Any, Any]:
+def axes(width: float = 6.0, height: float = 3.6, columns: int = 1) -> tuple[Any, Any]:
     """Return a figure and its axes in the package's style; matplotlib is imported here and nowhere else."""
     import matplotlib
 
@@ -42,7 +42,7 @@ def lines(
     """Return a figure with one line per name: colour, dash and marker all differ; of pairs the second is dashed."""
     from matplotlib.ticker import NullLocator
 
-    figure, ax = axes()
+    figure, ax = axes(height=4.0)
     for n, (name, (xs, ys)) in enumerate(curves.items()):
         look = n // 2 if pairs else n % 7
         dash, every = DASHES[n % 2 if pairs else look], max(1, len(xs) // 8)
@@ -56,20 +56,20 @@ def lines(
 
 
 def finished(figure: Any, ax: Any, x: str, y: str, xscale: str = "linear", yscale: str = "linear") -> Any:
-    """Label the axes and place the legend beside the plot."""
+    """Label the axes and place the legend below the plot, which is then as wide as a phone lets it be."""
     ax.set(xlabel=x, ylabel=y)
     if xscale != "linear":  # setting a scale, even the same one, would drop the ticks that are there
         ax.set_xscale(xscale)
     if yscale != "linear":
         ax.set_yscale(yscale)
-    if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
+    if names := ax.get_legend_handles_labels()[1]:
+        figure.legend(loc="outside lower center", ncols=3 if max(map(len, names)) < 20 else 2)
     return figure
 
 
 def dots(groups: Mapping[str, Sequence[float]], label: str, xscale: str = "log") -> Any:
     """Return a figure with every seed as a dot and the median as a bar, one row per name."""
-    figure, ax = axes(6.4, 0.9 + 0.3 * len(groups))
+    figure, ax = axes(6.0, 0.9 + 0.3 * len(groups))
     for n, (name, values) in enumerate(groups.items()):
         other = "no feedback" in name or "equal loss" in name
         colour, marker = (COLOURS[1], "s") if other else (COLOURS[0], "o")

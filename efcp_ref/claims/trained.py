@@ -237,7 +237,7 @@ def _grid(measured: Measured) -> Any:
     words = ("neither", "with", "without", "both")
     colour = (figures.COLOURS[5], "white", "black", "white")
     for (i, j), state in np.ndenumerate(measured.data["table"]):
-        ax.text(j, i, words[state], ha="center", va="center", fontsize=8.5, color=colour[state])
+        ax.text(j, i, words[state], ha="center", va="center", fontsize=10, color=colour[state])
     ax.set_xticks(range(7), [f"{lam:g}" for lam in heavy.SWEEP_LAM])
     ax.set_yticks(range(7), [f"{lr:g}" for lr in heavy.SWEEP_LR])
     ax.set_title("which run exceeds a loss of 10: with feedback, without, both, neither", fontsize=10)
@@ -416,7 +416,7 @@ def _flat(seeds: Sequence[int]) -> Measured:
 
 
 def _sharp_figure(measured: Measured) -> Any:
-    return figures.dots(measured.data["dots"], "largest eigenvalue of the Hessian, training images")
+    return figures.dots(measured.data["dots"], "largest Hessian eigenvalue, training images")
 
 
 register(

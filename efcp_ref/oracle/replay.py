@@ -481,7 +481,7 @@ def plot(found: Replay, free: FreeRun, file: str | Path) -> str:
 
     if os.path.lexists(file):
         raise FileExistsError(f"{file} exists, and is not overwritten; name a new file")
-    figure = Figure(figsize=(7.0, 3.4), layout="constrained")
+    figure = Figure(figsize=(5.0, 3.4), layout="constrained")  # so narrow that its text can be read on a phone
     axes = figure.subplots()
     for values, name, colour, dash in ((free.u, "direction u", BLUE, "-"), (free.xi, "error xi", ORANGE, "--")):
         shown = [max(v, 1e-17) for v in values]
@@ -489,8 +489,8 @@ def plot(found: Replay, free: FreeRun, file: str | Path) -> str:
             axes.plot(free.t[-len(shown) :], shown, color=colour, linestyle=dash, linewidth=1.4, label=name)
     for t in found.failing[:20]:
         axes.axvline(t, color="black", linestyle=":", linewidth=1.0)
-    axes.set(yscale="log", xlabel="step", ylabel="relative distance to the reference",
-             title=f"{found.optimizer}: a free run of the reference (never judged)")  # fmt: skip
+    axes.set(yscale="log", xlabel="step", ylabel="relative distance to the reference")
+    axes.set_title(f"{found.optimizer}: a free run of the reference (never judged)", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     words = alt(found, free)
