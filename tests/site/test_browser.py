@@ -80,10 +80,27 @@ def test_a_page_is_whole_and_accessible_in_both_schemes_and_widths(open_page, ax
             page.wait_for_timeout(250)  # two delays of assets/math.js, which makes what scrolls reachable
             if page.evaluate("document.documentElement.scrollWidth > innerWidth + 1"):
                 found.append(f"{scheme} {width}: the page scrolls sideways")
+            if scheme == "light":
+                found += [f"{width}: {broken}" for broken in page.evaluate(BROKEN)]
             only = RULES if scheme == "light" else COLOURS
             found += [f"{scheme} {width}: {violation}" for violation in violations(page, axe, only)]
         found += open_page.wrong
     assert not found
+
+
+# A heading's link on a line of its own, and a short option on two lines.
+BROKEN = r"""() => {
+  const alone = [...document.querySelectorAll('.md-content .headerlink')].filter(link => {
+    const text = document.createRange()
+    text.setStart(link.parentNode, 0)
+    text.setEndBefore(link)
+    const lines = [...text.getClientRects()].filter(box => box.width), place = link.getBoundingClientRect()
+    return lines.length && place.height && place.top > Math.max(...lines.map(box => box.bottom)) - 2
+  })
+  const split = [...document.querySelectorAll('.md-typeset :not(pre) > code')].filter(code =>
+    /^-/.test(code.textContent) && code.textContent.length < 19 && code.getClientRects().length > 1)
+  return [...alone.map(link => `link below ${link.parentNode.textContent}`), ...split.map(code => `split ${code.textContent}`)]
+}"""
 
 
 STRAY = r"""() => {
@@ -176,6 +193,36 @@ COPIED = """() => {
   const grounds = ['.md-code__nav', 'pre > code'].map(name => look(name).backgroundColor)
   return [...[0, 1, 2].map(k => Math.max(...gaps.map(gap => gap[k]))), look('.md-code__button').color, ...grounds]
 }"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_not_there_leads_on_from_any_depth(open_page, axe, scheme):
+    page = open_page("no/such/page/", scheme)
+    assert page.title() == "Page not found - efcp_ref"
+    assert page.locator("h1").inner_text() == "Page not found"
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(250)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1")
+        assert not violations(page, axe)
+    assert {entry.split()[0] for entry in open_page.wrong} <= {"404", "Failed"}, "the page itself, and nothing else"
+    for link in page.locator(".doors a").all():
+        assert page.request.get(link.evaluate("link => link.href")).ok
+    page.fill(".lost input", "woodbury")
+    page.click(".lost button")
+    page.wait_for_selector(".md-search-result__item")
+    assert "woodbury" in page.locator(".md-search-result__list").inner_text().lower()
+
+
+@pytest.mark.parametrize("path", ["algorithms/alg-1", "learn/notation", "reference/contract", "findings"])
+def test_a_table_of_sentences_is_stacked_on_a_phone(open_page, path):
+    page = open_page(f"{path}/")
+    page.set_viewport_size({"width": 390, "height": 900})
+    tables = page.locator("table[data-stacked]")
+    assert tables.count()
+    for table in tables.all():
+        assert table.evaluate("table => table.scrollWidth <= table.parentNode.clientWidth + 1")
+        assert table.locator("td[data-label]").first.evaluate("cell => getComputedStyle(cell).display") == "block"
 
 
 def test_search_finds_sparse_mfac(open_page):

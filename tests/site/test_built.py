@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import html
 import re
 import zlib
 from functools import cache
@@ -91,6 +92,30 @@ def test_every_internal_link_and_anchor_resolves(site):
             if not file.exists() or (fragment and file.suffix == ".html" and fragment not in parsed(file).ids):
                 broken.append(f"{page.relative_to(site)}: {url}")
     assert not broken
+
+
+def test_the_page_for_what_is_not_there_leads_on_from_any_depth(site):
+    text = (site / "404.html").read_text(encoding="utf-8")
+    assert "<title>Page not found - efcp_ref</title>" in text
+    assert re.findall(r"<h1>(.*?)</h1>", text) == ["Page not found"]
+    page = parsed(site / "404.html")
+    urls = [url for url in page.links + page.resources if not external(url) and not url.startswith("#")]
+    assert [url for url in urls if not url.startswith("/") or not target(site, site / "404.html", url)[0].exists()] == []
+    inside = re.search(r"<article.*?</article>", text, re.S)[0]
+    assert {"/.", "/algorithms/", "/learn/"} <= set(re.findall(r'href="([^"]*)"', inside))
+    assert '<form class="lost" action="/."' in inside
+
+
+def test_what_a_tutorial_prints_fits_its_box(site):
+    """The box is 81 characters wide at 1300 pixels; what is wider would be cut."""
+    wide = [
+        f"{page.parent.name}: {line}"
+        for page in sorted((site / "learn").glob("[0-9]*/index.html"))
+        for block in re.findall(r'<div class="language-text highlight">.*?</div>', page.read_text("utf-8"), re.S)
+        for line in html.unescape(re.sub(r"<[^>]*>", "", block)).splitlines()
+        if len(line) > 81
+    ]
+    assert not wide
 
 
 def test_nothing_is_loaded_from_elsewhere_and_every_file_is_there(site):

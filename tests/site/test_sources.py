@@ -82,6 +82,57 @@ def test_the_player_shows_what_python_computed(key):
                 assert case["pool"][shown[name]] == value.tolist()
 
 
+def test_every_recorded_run_starts_with_what_it_is_given():
+    pytest.importorskip("pygments")
+    from _build.record import CASES, recorded
+
+    for key, cases in CASES.items():
+        for case, source in zip(recorded(key)["cases"], cases, strict=True):
+            first = {name: case["pool"][n] for _, frame in case["events"][0]["f"] for name, n in frame.items()}
+            assert any(isinstance(value, list) for value in first.values()), (key, case["title"])
+            outermost = {name: case["pool"][n] for name, n in case["events"][0]["f"][0][1].items()}
+            assert {name: np.asarray(value).tolist() for name, value in source.given.items()}.items() <= outermost.items()
+
+
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_the_player_says_what_a_line_returns(key):
+    pytest.importorskip("pygments")
+    from _build.record import CASES, recorded
+
+    said = 0
+    for case, source in zip(recorded(key)["cases"], CASES[key], strict=True):
+        events = [e for e in tracing.trace(source.run).events if e.line.split(":")[0] == key]
+        shown = [e for e in case["events"] if e.get("at", 0) <= 1 or "tree" not in e]
+        for event, entry in zip(events, shown, strict=True):
+            plain = event.returned and isinstance(event.result, (int, float, np.ndarray))
+            assert ("r" in entry) == plain
+            if plain:
+                assert case["pool"][entry["r"]] == np.asarray(event.result).tolist()
+                said += 1
+    assert bool(said) == (key in ("K", "W"))
+
+
+PHONE = 358  # pixels that a figure has on a phone 390 pixels wide
+
+
+@pytest.mark.parametrize("figure", sorted((DOCS / "assets").rglob("*.svg")), ids=lambda p: p.stem)
+def test_the_text_of_a_figure_can_be_read_on_a_phone(figure):
+    text = figure.read_text(encoding="utf-8")
+    width = float(re.search(r'viewBox="0 0 ([\d.]+)', text)[1])
+    sizes = [100 * float(scale) for scale in re.findall(r"scale\(([\d.]+) -[\d.]+\)", text)]  # matplotlib's outlines
+    sizes += [float(size) for size in re.findall(r"font(?:-size=\"|: *|-size: *)([\d.]+)", text)]
+    assert sizes
+    assert min(sizes) * PHONE / width > 8, f"{min(sizes) * PHONE / width:.1f} pixels"
+
+
+def test_a_stacked_table_names_the_column_of_every_cell():
+    pytest.importorskip("pygments")
+    from _build.text import table
+
+    assert '<td>R1</td><td data-label="line">5</td>' in table(["", "line"], [["R1", "5"]], "readings", True)
+    assert "data-" not in table(["rank"], [["1"]], "Table 12")
+
+
 def test_two_or_three_inputs_reach_every_executable_line():
     pytest.importorskip("pygments")
     from _build.record import CASES, recorded
@@ -144,7 +195,7 @@ def test_every_python_block_of_a_page_runs(page: Path, tmp_path: Path):
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("name", ["griffe_text", "paper", "reference", "slim", "text"])
+@pytest.mark.parametrize("name", ["griffe_text", "paper", "recipes", "reference", "slim", "text"])
 def test_the_examples_in_the_builder_run(name: str):
     pytest.importorskip("griffe" if name == "griffe_text" else "pygments")
     outcome = doctest.testmod(importlib.import_module(f"_build.{name}"))
