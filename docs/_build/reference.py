@@ -176,7 +176,7 @@ def contract_table() -> str:
                 f"{html.escape(op.source)}<br>{line_link(op.line, '../..')}",
             ]
         )
-    return table(["operation", "arguments", "results (stages in italics)", "source"], rows, "operations")
+    return table(["operation", "arguments", "results (stages in italics)", "source"], rows, "operations", True)
 
 
 def optimizer_table() -> str:
@@ -192,7 +192,7 @@ def optimizer_table() -> str:
         ]
         for it in OPTIMIZERS.values()
     ]
-    return table(["optimizer", "constructor, by keyword", "keys of state()", "source"], rows, "optimizers")
+    return table(["optimizer", "constructor, by keyword", "keys of state()", "source"], rows, "optimizers", True)
 
 
 def criteria() -> str:
