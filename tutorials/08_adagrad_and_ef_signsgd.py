@@ -90,7 +90,7 @@ print(f"f at the end: SignSGD {counterexamples.kinked(plain.x[-1]):.3f}, "
 #
 # ## Theorem II: the gradient becomes small
 #
-# $$\min_t E\|\nabla f(x_t)\|^2 \le \frac{2 f_0}{\gamma (T + 1)} + \gamma L \sigma^2 + \frac{4 \gamma^2 L^2 \sigma^2 (1 - \delta)}{\delta^2} .$$
+# $$\begin{aligned} \min_t E\|\nabla f(x_t)\|^2 \le{} & \frac{2 f_0}{\gamma (T + 1)} + \gamma L \sigma^2 \\ & + \frac{4 \gamma^2 L^2 \sigma^2 (1 - \delta)}{\delta^2} . \end{aligned}$$
 #
 # The slides print half of the middle term; the proof gives all of it (R40). Both are drawn.
 

@@ -52,7 +52,7 @@ fig, ax = plt.subplots(figsize=(6.0, 2.0))
 for number, variables in enumerate(rounds):
     for lane, j in zip(variables["lanes"], variables["j"], strict=True):
         ax.add_patch(plt.Rectangle((j + 0.05, 0.1), 0.9, 0.8, color=(BLUE, RED, GREEN, PURPLE)[lane]))
-        ax.text(j + 0.5, 0.5, f"lane {lane}\nround {number}", color="white", ha="center", va="center", fontsize=8, weight="bold")
+        ax.text(j + 0.5, 0.5, f"lane\n{lane}\nround\n{number}", color="white", ha="center", va="center", weight="bold")
 ax.set(xlim=(0, 10), ylim=(0, 1), xticks=np.arange(10) + 0.5, xticklabels=range(10), yticks=[], xlabel="column j of the row")
 ax.grid(False)
 show(fig, alt="Ten columns of a row: round 0 covers columns 0 to 3 with lanes 0 to 3, round 1 columns 4 to 7, round 2 columns 8 "

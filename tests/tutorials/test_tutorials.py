@@ -90,6 +90,14 @@ def test_every_figure_says_what_it_shows(path):
 
 
 @each
+def test_the_text_of_a_figure_can_be_read_on_a_phone(path):
+    """Drawn 6 inches wide and shown 358 pixels wide, 10.5 points are 8.7 pixels."""
+    source = path.read_text(encoding="utf-8")
+    assert all(float(width) <= 6 for width in re.findall(r"figsize=\(([\d.]+)", source))
+    assert not re.findall(r"fontsize=\d", source)
+
+
+@each
 def test_builds_on_the_reference(path):
     """No private copy of an algorithm: no tagged lines, and the reference is imported."""
     source = path.read_text(encoding="utf-8")
