@@ -81,6 +81,8 @@ def marked(text: str) -> str:
     ['```text', 'Example:', '  efcp-ref list *', '```']
     >>> marked("So::\n\n    import a\n\n    a.b()\n\nor").split("\n\n")
     ['So:', '```python\nimport a', 'a.b()\n```', 'or']
+    >>> marked("So:\n\n    case sp 0\n    end").splitlines()
+    ['So:', '', '```text', 'case sp 0', 'end', '```']
     >>> marked("Raises:\n    TypeError, ValueError: a is no number.")
     'Raises:\n    TypeError or ValueError: a is no number.'
     """
@@ -89,8 +91,9 @@ def marked(text: str) -> str:
     while rest:
         count, language = _block(rest, not rows or not rows[-1].strip())
         if count:
+            inner = language == "pycon" or rest[0].strip(" ") == "\b"  # its indentation is that of the list around it
             code, rest = [line for line in rest[:count] if line.strip(" ") != "\b"], rest[count:]
-            outer = "" if language not in ("pycon", "text") else code[0][: len(code[0]) - len(code[0].lstrip())]
+            outer = code[0][: len(code[0]) - len(code[0].lstrip())] if inner else ""
             code = code if outer else textwrap.dedent("\n".join(code)).splitlines()
             rows += [f"{outer}```{language}", *code, f"{outer}```"]
             continue

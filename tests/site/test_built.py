@@ -100,7 +100,7 @@ def test_the_page_for_what_is_not_there_leads_on_from_any_depth(site):
     assert re.findall(r"<h1>(.*?)</h1>", text) == ["Page not found"]
     page = parsed(site / "404.html")
     urls = [url for url in page.links + page.resources if not external(url) and not url.startswith("#")]
-    assert [url for url in urls if not url.startswith("/") or not target(site, site / "404.html", url)[0].exists()] == []
+    assert not [url for url in urls if not url.startswith("/") or not target(site, site / "404.html", url)[0].exists()]
     inside = re.search(r"<article.*?</article>", text, re.S)[0]
     assert {"/.", "/algorithms/", "/learn/"} <= set(re.findall(r'href="([^"]*)"', inside))
     assert '<form class="lost" action="/."' in inside
@@ -140,6 +140,10 @@ def test_there_is_no_stray_dollar(site):
         for match in re.finditer(r"\$[^$\n]{1,80}\$", "".join(parsed(page).words))
     ]
     assert not stray
+
+
+def test_no_fence_of_code_is_shown(site):
+    assert not [str(p.relative_to(site)) for p in pages(site) if "```" in p.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("key", printed.algorithms())
