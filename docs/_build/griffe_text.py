@@ -18,7 +18,7 @@ from typing import Any
 import griffe
 
 SHELL = ("efcp-ref ", "pip ", "pytest ", "python ")
-LONGEST = 40  # characters of a constant's value that is shown
+LONGEST = 72  # characters of a constant's value that is shown
 
 Told = tuple[str, str, str]  # name; its type or value; what the comment says
 
@@ -55,11 +55,15 @@ class PlainText(griffe.Extension):
         cls.set_member("__init__", made)
 
     def on_package(self, *, pkg: Any, **kwargs: Any) -> None:
-        """Leave out what a module only hands on."""
+        """Leave out what a module only hands on from another that has a page."""
         for module in _modules(pkg):
             if module.exports is not None:
                 names = [str(getattr(name, "name", name)) for name in module.exports]
-                module.exports = [n for n in names if n in module.members and not module.members[n].is_alias]
+                module.exports = [n for n in names if n in module.members and not _handed_on(module.members[n])]
+
+
+def _handed_on(member: Any) -> bool:
+    return member.is_alias and not any(part.startswith("_") for part in member.target_path.split("."))
 
 
 def _modules(module: Any) -> list[Any]:
@@ -186,20 +190,21 @@ def constants(source: str, behind: dict[int, str]) -> list[Told]:
 
 
 def listed(title: str, told: list[Told]) -> str:
-    """Return a list under a title, as mkdocstrings writes its own; nothing for nothing.
+    """Return a list under a title, as mkdocstrings writes its own; nothing for nothing. An option is code.
 
-    >>> print(listed("Fields", [("u", " (`Array`)", "(d,), <= 1"), ("t", " = `0`", "")]))
+    >>> print(listed("Fields", [("u", " (`Array`)", "(d,), <= 1"), ("t", " = `0`", "of --steps")]))
     <BLANKLINE>
     <BLANKLINE>
     **Fields:**
     <BLANKLINE>
     - **`u`** (`Array`) – (d,), &#60;= 1.
-    - **`t`** = `0`
+    - **`t`** = `0` – of `--steps`.
     """
     rows = []
     for name, more, text in told:
-        end = "." if text and (text[-1].isalnum() or text[-1] in ')`"]') else ""
-        parts = re.split(r"(``.*?``|`[^`]*`)", text + end)
+        end = "." if text and (text[-1].isalnum() or text[-1] in ')`"]}|>$') else ""
+        text = re.sub(r"(?<![\w`-])--[a-z]+", r"`\g<0>`", text) + end
+        parts = re.split(r"(``.*?``|`[^`]*`)", text)
         safe = (re.sub(r"[*_$<\[\]]", lambda match: f"&#{ord(match[0])};", part) for part in parts[::2])
         text = "".join(part for pair in zip(safe, [*parts[1::2], ""], strict=True) for part in pair)
         rows.append(f"- **`{name}`**" + more + f" – {text}" * bool(text))

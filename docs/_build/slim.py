@@ -31,7 +31,8 @@ def slimmed(site: Path) -> None:
 def page(text: str) -> str:
     r"""Return a page without indentation, its highlighted code in fewer spans.
 
-    Names, blanks, operators and punctuation have the colour of the code around them (assets/extra.css).
+    Names, blanks, operators and punctuation have the colour of the code around them (assets/extra.css). The arrow of a
+    signature keeps its span: it is not broken over two lines.
 
     >>> page('<p>\n    a  b</p><pre>  <span class="k">if</span> <span class="n">x</span><span class="p">:</span></pre>')
     '<p>\na b</p><pre>  <span class="k">if</span> x:</pre>'
@@ -40,7 +41,7 @@ def page(text: str) -> str:
     for n in range(0, len(parts), 3):
         parts[n] = re.sub(r" {2,}", " ", re.sub(r"\s*\n\s*", "\n", parts[n]))
     text = "".join(part for n, part in enumerate(parts) if n % 3 < 2)
-    return re.sub(r'<span class="[nwop]">([^<]*)</span>', r"\1", text.replace("<span></span>", ""))
+    return re.sub(r'<span class="[nwop]">(?!-&gt;)([^<]*)</span>', r"\1", text.replace("<span></span>", ""))
 
 
 def drawing(text: str) -> str:

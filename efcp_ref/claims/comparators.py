@@ -28,7 +28,7 @@ PACKAGES = {
     "SGD": "torch", "Adam": "torch", "AdamW": "torch", "Shampoo": "pytorch-optimizer", "K-FAC": "asdfghjkl",
     "SENG": "asdfghjkl",
 }  # fmt: skip
-INSTALL = "pip install torch pytorch-optimizer==4.1.0 asdfghjkl==0.1a5"  # the last one has pre-releases only
+INSTALL = "pip install torch pytorch-optimizer==4.1.0 asdfghjkl==0.1a5"  # of the last one there are pre-releases only
 PLAIN = (0.0,)  # of methods without a damping
 GRID: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {  # rates and dampings that are tried
     "SGD": ((0.3, 1.0, 3.0), PLAIN),

@@ -73,7 +73,7 @@ class Claim:
     verdict: str  # as stated; a test holds it to the measured one
     measure: Measure
     words: str  # what is to be said about it, caveats first
-    draw: Callable[[Measured], Any] | None = None  # -> a matplotlib figure
+    draw: Callable[[Measured], Any] | None = None  # returns a matplotlib figure
     alt: str = ""  # text of the figure for those who do not see it
     trained: bool = False  # whether it reads the cached training runs
     replaced: str = ""  # the set-up that this one replaced after its results had been seen

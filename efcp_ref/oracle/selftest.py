@@ -1,6 +1,6 @@
 """The oracle, tested on itself: every known mistake against every criterion and tier, and whether it is named.
 
-`kill_matrix` judges each known mistake on the standard cases and counts, tier by tier, the cases that catch it. `name`
+`kill` judges each known mistake on the standard cases and counts, tier by tier, the cases that catch it. `name`
 asks the diagnosis what a mistake is, from the first case that catches it. ``efcp-ref selftest`` shows both.
 """
 

@@ -225,6 +225,19 @@ def test_a_table_of_sentences_is_stacked_on_a_phone(open_page, path):
         assert table.locator("td[data-label]").first.evaluate("cell => getComputedStyle(cell).display") == "block"
 
 
+@pytest.mark.parametrize("name", ["paper.algorithm_6", "fast", "oracle"])
+def test_a_signature_is_read_without_scrolling_on_a_phone(open_page, name):
+    page = open_page(f"reference/api/efcp_ref.{name}/")
+    page.set_viewport_size({"width": 390, "height": 900})
+    wide = "codes => codes.filter(code => code.scrollWidth > code.clientWidth + 1).map(code => code.textContent)"
+    assert page.locator(".doc-signature").count() > 8
+    assert page.locator(".doc-signature code").evaluate_all(wide) == []
+    broken = "arrows => arrows.filter(arrow => arrow.getClientRects().length > 1).length"
+    arrows = page.locator(".doc-signature .o")
+    assert arrows.evaluate_all(broken) == 0
+    assert arrows.count() > 8 or name != "paper.algorithm_6"
+
+
 def test_search_finds_sparse_mfac(open_page):
     page = open_page("")
     page.click("[data-md-component=search-query]")

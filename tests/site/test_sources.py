@@ -311,3 +311,4 @@ def test_the_fields_of_every_record_are_listed():
     assert "- **`MLP`** = `Network((64, 256, 10))` – d = 19,210." in package["data.mlp"].docstring.value
     assert "Door" not in package["oracle.campaign"].exports
     assert "Plan" in package["oracle.campaign"].exports
+    assert "topk_sgd" in package["targets.scipy32"].exports  # where they are defined has no page

@@ -84,8 +84,8 @@ def distinct(step: Array, value: Array) -> Array:
 def steps(events: Array) -> tuple[Array, Array]:
     """Return for every event the step of its warp, and the step of its block, that it belongs to.
 
-    Lanes do a step together when they are at one place in the code, for the same how-manieth time on the same turns of
-    the loops around it and after the same barriers: as on a GPU whose lanes meet again at the end of every branch.
+    Lanes do a step together when they are at one place in the code, each as often before on the same turns of the
+    loops around it, and after the same barriers: as on a GPU whose lanes meet again at the end of every branch.
     Steps are numbered warp after warp, in an order that each of the lanes keeps.
     """
     place = tuple(events[name] for name in ("barriers", "path", "file", "line", "column", "kind"))
