@@ -197,6 +197,28 @@ def test_what_excuses_a_solver_error_counts_the_rounding_of_S_and_the_reading_of
         assert fisher.indefinite(G, lam, U, declared) == breaks
 
 
+def test_lam_is_below_the_noise_up_to_equality():
+    """``m lam <= u max S_ii`` is undecided: here 1 is compared with 2^-24 2^24, then with one part in 2^23 less."""
+    for lam, undecided in ((1.0, True), (1.0 + 2.0**-23, False)):
+        arguments = {"G": np.array([[4096.0, 0.0]]), "lam": lam, "x": np.ones(2)}
+        checks = judged("mfac_direction", arguments, {"u": np.zeros(2, np.float32)})
+        assert ({c.reason for c in checks if c.verdict == INCONCLUSIVE} == {fisher.NOISE}) == undecided
+
+
+def test_what_is_not_finite_is_excused_by_the_rounding_of_what_is_hidden_alone():
+    """u, S hidden: up to ``(2m(m+1) + m k) u``; c, S shown: up to ``2m(m+1) u``; a finite u is judged as ever."""
+    G, x = np.array([[1.0, 0], [1.0, 2.0**-14]]), np.ones(2)  # least eigenvalue of the scaled M: 2 lam, to first order
+    S, h = (a.astype(np.float32) for a in (G @ G.T, G @ x))
+    bad = np.full(2, np.nan, np.float32)
+    for share, hidden, shown in ((11.5, True, True), (13.0, True, False), (15.5, True, False), (16.5, False, False)):
+        arguments = {"G": G, "lam": share * U / 2, "x": x}
+        for result, excused in (({"u": bad}, hidden), ({"u": bad, "S": S, "h": h, "c": bad}, shown)):
+            checks = judged("mfac_direction", arguments, result)
+            assert ("indefinite" in {c.reason for c in checks}) == excused, (share, result)
+        checks = judged("mfac_direction", arguments, {"u": np.ones(2, np.float32)})
+        assert "indefinite" not in {c.reason for c in checks}
+
+
 def test_storage_may_make_a_window_indefinite():
     """Two rows that differ beyond 8 bits are one row in bfloat16."""
     case = case_of("mfac_direction", {"G": np.array([[1.0, 1.0], [1.0, 1.001]]), "lam": 1e-7, "x": np.ones(2)})
