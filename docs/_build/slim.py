@@ -32,15 +32,20 @@ def page(text: str) -> str:
     r"""Return a page without indentation, its highlighted code in fewer spans.
 
     Names, blanks, operators and punctuation have the colour of the code around them (assets/extra.css). The arrow of a
-    signature keeps its span: it is not broken over two lines.
+    signature keeps its span: it is not broken over two lines. What mkdocstrings marks and no style sheet names is left
+    out, too.
 
     >>> page('<p>\n    a  b</p><pre>  <span class="k">if</span> <span class="n">x</span><span class="p">:</span></pre>')
     '<p>\na b</p><pre>  <span class="k">if</span> x:</pre>'
+    >>> page('<h3><span class="doc doc-object-name doc-class-name">A</span></h3>')
+    '<h3>A</h3>'
     """
     parts = _KEPT.split(text)
     for n in range(0, len(parts), 3):
         parts[n] = re.sub(r" {2,}", " ", re.sub(r"\s*\n\s*", "\n", parts[n]))
     text = "".join(part for n, part in enumerate(parts) if n % 3 < 2)
+    text = re.sub(r'<span class="doc doc-object-name[^"]*">([^<]*)</span>', r"\1", text)
+    text = text.replace('<li class="doc-section-item field-body">', "<li>")
     return re.sub(r'<span class="[nwop]">(?!-&gt;)([^<]*)</span>', r"\1", text.replace("<span></span>", ""))
 
 
