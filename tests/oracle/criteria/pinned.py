@@ -7,7 +7,7 @@ condition or term is seen by whoever makes it; who means it writes the file anew
 
 Results are those of the reference, moved by a fixed share of every entry, and those of the known mistakes; they are
 judged undeclared and under declarations. What depends on the rounding of a library is left out: it is judged once more
-with other kernels of OpenBLAS and another eigensolver of LAPACK, and only what agrees to 1e-6 is kept.
+with other kernels of OpenBLAS and NumPy and another eigensolver of LAPACK, and only what agrees to 1e-6 is kept.
 """
 
 from __future__ import annotations
@@ -114,10 +114,10 @@ def _near(a: float, b: float, share: float) -> bool:
 
 
 def _elsewhere() -> dict[str, dict[str, str]]:
-    """The corpus judged with other kernels of OpenBLAS, and another driver of LAPACK for eigenvalues."""
+    """The corpus judged with kernels for older processors, and another driver of LAPACK for eigenvalues."""
     told = subprocess.run(
         [sys.executable, "-W", "ignore", __file__, "elsewhere"], check=True, capture_output=True, text=True,
-        env={**os.environ, "OPENBLAS_CORETYPE": "Nehalem"},
+        env={**os.environ, "OPENBLAS_CORETYPE": "Nehalem", "NPY_DISABLE_CPU_FEATURES": "X86_V3 X86_V4 AVX2 AVX512F"},
     ).stdout  # fmt: skip
     return dict(json.loads(told))
 
