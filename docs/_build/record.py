@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -326,11 +326,12 @@ def recorded(key: str) -> dict[str, Any]:
 def _case(key: str, case: Case) -> dict[str, Any]:
     levels: list[list[Array]] = []
     run = _with_levels(case.run, levels)
-    events = [event for event in run.events if event.line.split(":")[0] == key]
     pool, stack, out = _Pool(), [], []
     given = [["", {name: pool(value) for name, value in case.given.items()}]] if case.given else []
-    for event in events:
-        stack = [frame for frame in stack if frame[0] < event.depth]
+    for number, event in enumerate(run.events):
+        if event.line.split(":")[0] != key:
+            continue
+        stack = [frame for frame in stack if frame[0] < event.depth and _goes_on(run.events, number, *frame[:2])]
         stack.append((event.depth, event.function, _shown(event, pool)))
         base = {"l": int(event.line.split(":")[1]), "f": [*given, *([name, variables] for _, name, variables in stack)]}
         if event.returned and isinstance(event.result, (int, float, np.ndarray)):
@@ -344,6 +345,12 @@ def _case(key: str, case: Case) -> dict[str, Any]:
             continue
         out.append({**base, **_drawing(event, pool)})
     return {"title": case.title, "text": case.text, "pool": pool.values, "events": out}
+
+
+def _goes_on(events: Sequence[Event], number: int, depth: int, function: str) -> bool:
+    """Whether the function at this depth is still running at an event: it is if the next line at its depth is its own."""
+    later = next((event for event in events[number:] if event.depth <= depth), None)
+    return later is not None and (later.depth, later.function) == (depth, function)
 
 
 def _with_levels(run: Callable[[], Any], levels: list[list[Array]]) -> Any:

@@ -112,6 +112,39 @@ def test_the_player_says_what_a_line_returns(key):
     assert bool(said) == (key in ("K", "W"))
 
 
+@pytest.mark.parametrize("key", printed.algorithms())
+def test_a_function_around_another_has_called_it(key):
+    pytest.importorskip("pygments")
+    from _build.record import CASES, recorded
+
+    around: set[tuple[str, str]] = set()
+
+    def called(frame, event, argument):
+        name, outer = frame.f_code.co_name, frame.f_back
+        while event == "call" and outer:
+            around.add((outer.f_code.co_name, name))
+            outer = outer.f_back
+
+    nested = 0
+    for case, source in zip(recorded(key)["cases"], CASES[key], strict=True):
+        around.clear()
+        before = sys.getprofile()
+        sys.setprofile(called)
+        try:
+            source.run()
+        finally:
+            sys.setprofile(before)
+        pairs = {
+            (outer, inner)
+            for event in case["events"]
+            for (outer, _), (inner, _) in zip(event["f"], event["f"][1:], strict=False)
+            if outer
+        }
+        assert pairs <= around
+        nested += len(pairs)
+    assert nested or key not in ("1", "S1")
+
+
 PHONE = 358  # pixels that a figure has on a phone 390 pixels wide
 
 
