@@ -348,7 +348,7 @@ def _case(key: str, case: Case) -> dict[str, Any]:
 
 
 def _goes_on(events: Sequence[Event], number: int, depth: int, function: str) -> bool:
-    """Whether the function at this depth is still running at an event: it is if the next line at its depth is its own."""
+    """Whether the function at this depth still runs at an event: it does if the next line at its depth is its own."""
     later = next((event for event in events[number:] if event.depth <= depth), None)
     return later is not None and (later.depth, later.function) == (depth, function)
 

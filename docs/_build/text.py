@@ -48,12 +48,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], label: str, stacke
     """
     cells = "".join(f"<th>{cell}</th>" for cell in head)
     named = [f' data-label="{html.escape(cell)}"' if stacked and cell else "" for cell in head]
-    body = "\n".join(
-        "<tr>" + "".join(f"<td{name}>{cell}</td>" for name, cell in zip(named, row, strict=True)) + "</tr>" for row in rows
-    )
+    lines = ("".join(f"<td{name}>{cell}</td>" for name, cell in zip(named, row, strict=True)) for row in rows)
+    body = "\n".join(f"<tr>{line}</tr>" for line in lines)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{html.escape(label)}">'
-        f'<table class="ruled"{" data-stacked" if stacked else ""}>\n<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n'
+        f'<table class="ruled"{" data-stacked" if stacked else ""}>\n'
+        f'<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>\n'
     )
 
 

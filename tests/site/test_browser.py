@@ -99,7 +99,7 @@ BROKEN = r"""() => {
   })
   const split = [...document.querySelectorAll('.md-typeset :not(pre) > code')].filter(code =>
     /^-/.test(code.textContent) && code.textContent.length < 19 && code.getClientRects().length > 1)
-  return [...alone.map(link => `link below ${link.parentNode.textContent}`), ...split.map(code => `split ${code.textContent}`)]
+  return [...alone.map(link => `below ${link.parentNode.textContent}`), ...split.map(code => `two ${code.textContent}`)]
 }"""
 
 

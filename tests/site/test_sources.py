@@ -91,7 +91,8 @@ def test_every_recorded_run_starts_with_what_it_is_given():
             first = {name: case["pool"][n] for _, frame in case["events"][0]["f"] for name, n in frame.items()}
             assert any(isinstance(value, list) for value in first.values()), (key, case["title"])
             outermost = {name: case["pool"][n] for name, n in case["events"][0]["f"][0][1].items()}
-            assert {name: np.asarray(value).tolist() for name, value in source.given.items()}.items() <= outermost.items()
+            given = {name: np.asarray(value).tolist() for name, value in source.given.items()}
+            assert given.items() <= outermost.items()
 
 
 @pytest.mark.parametrize("key", printed.algorithms())
