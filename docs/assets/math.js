@@ -23,10 +23,11 @@
     const text = code.textContent
     if (text.length < 19 && text.includes('-')) code.style.whiteSpace = 'nowrap'
   }
-  // A table of sentences is stacked on a phone: each cell says which column it is of.
+  // A table with two columns of sentences is stacked on a phone: each cell says which column it is of.
   const stacked = table => {
     const heads = [...table.querySelectorAll('thead th')].map(head => head.textContent), rows = [...table.tBodies[0]?.rows || []]
-    if (heads.length < 4 || table.caption || !rows.some(row => [...row.cells].some(cell => cell.textContent.length > 70))) return
+    const wordy = heads.filter((_, n) => rows.some(row => row.cells[n].textContent.length > 45))
+    if (heads.length < 4 || wordy.length < 2 || table.caption) return
     table.dataset.stacked = ''
     for (const row of rows) [...row.cells].forEach((cell, n) => { if (heads[n]) cell.dataset.label = heads[n] })
   }
