@@ -915,6 +915,12 @@ def test_underflow_of_adagrad() -> None:
     moved = small.copy()
     moved[2] = 1e-300
     assert any(c.verdict == FAIL for c in judged(zero, {**result, "theta": moved}, SINGLE))
+    fast = {"theta": np.zeros(1), "xi": np.zeros(1), "G": np.full(1, 2.0**126), "g": np.full(1, 2.0**-62), "k": 1}
+    theta = np.full(1, -3 * 2.0**-125)  # eta c / sqrt(G), eta = 3
+    result = {"theta": theta, "xi": np.zeros(1), "G": fast["G"]}
+    bound = 4 * TINY * (1 + 3) + 2.0**-24 * (np.abs(theta) + 5 * np.abs(theta))
+    tiny_sides(case_of("adagrad_step", {**fast, "eta": 3.0}), result, "theta", theta, bound, (0,))
+    result = {"theta": np.zeros(d), "xi": np.zeros(d), "G": G}
     tiny_g = case_of("adagrad_step", {**arguments, "g": arguments["g"] * 2.0**-15})
     checks = judged(tiny_g, {**result, "G": G * 2.0**-30}, SINGLE)
     assert {c.reason for c in checks if c.verdict == INCONCLUSIVE} == {"underflow"}

@@ -12,6 +12,7 @@ import pytest
 from efcp_ref.oracle.core import FAIL, INCONCLUSIVE, PASS, UNITS, Case, Declared
 from efcp_ref.oracle.criteria import CRITERIA, eigen, elementwise, fisher, low_rank, scaled, workers
 from efcp_ref.oracle.criteria import structure as t0
+from efcp_ref.oracle.criteria.replay import hidden
 from efcp_ref.oracle.criteria.sums import least, plain, scattered, untouched
 from efcp_ref.oracle.exact import Pair, pair
 
@@ -210,9 +211,9 @@ def test_what_is_not_finite_is_excused_by_the_rounding_of_what_is_hidden_alone()
     G, x = np.array([[1.0, 0], [1.0, 2.0**-14]]), np.ones(2)  # least eigenvalue of the scaled M: 2 lam, to first order
     S, h = (a.astype(np.float32) for a in (G @ G.T, G @ x))
     bad = np.full(2, np.nan, np.float32)
-    for share, hidden, shown in ((11.5, True, True), (13.0, True, False), (15.5, True, False), (16.5, False, False)):
+    for share, alone, shown in ((11.5, True, True), (13.0, True, False), (15.5, True, False), (16.5, False, False)):
         arguments = {"G": G, "lam": share * U / 2, "x": x}
-        for result, excused in (({"u": bad}, hidden), ({"u": bad, "S": S, "h": h, "c": bad}, shown)):
+        for result, excused in (({"u": bad}, alone), ({"u": bad, "S": S, "h": h, "c": bad}, shown)):
             checks = judged("mfac_direction", arguments, result)
             assert ("indefinite" in {c.reason for c in checks}) == excused, (share, result)
         checks = judged("mfac_direction", arguments, {"u": np.ones(2, np.float32)})
@@ -600,3 +601,11 @@ def test_which_entry_of_which_worker_has_the_wrong_error():
     check = workers.topk_sgd(case, {"workers": told}, NONE)[-1]
     assert (check.verdict, check.at, check.reason) == (FAIL, (1, 2, 2), "worker 1, step 2: not the local residual")
     assert (check.got, check.expected) == (xi[1, 1, 2], right.xi[1, 1, 2])
+
+
+def test_low_rank_is_followed_up_to_half_a_percent():
+    """``d(MQ) < sigma_min(MQ) / 200``: given up just beyond, followed just before; without rounding, of a known Q."""
+    M, Q = np.diag([3.0, 2.0, 1.0]), np.eye(3, 2)
+    for share, followed in ((200.5, True), (199.5, False)):
+        layer = hidden.Layer(Q, dQ=2.0 / share / float(np.linalg.norm(M)))
+        assert (layer.compress(M, 0.0) is not None) == followed
