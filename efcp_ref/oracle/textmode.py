@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Any, BinaryIO
 
@@ -29,7 +29,7 @@ import numpy as np
 
 from efcp_ref.contract import OPERATIONS, OPTIMIZERS
 from efcp_ref.oracle import hostile, results
-from efcp_ref.oracle.core import Case, Declared
+from efcp_ref.oracle.core import ERROR, FAIL, Case, Declared
 from efcp_ref.oracle.hostile import Hostile
 from efcp_ref.oracle.judge import Report, both, judge
 from efcp_ref.oracle.targets import Outcome, UsageError, declared, known, numbered
@@ -320,6 +320,8 @@ def verify(operation: str, stream: BinaryIO | bytes, cases: int | None = None) -
         stream: the program's output.
         cases: how many were generated; default: up to the highest index that is answered.
 
+    Text that cannot be read to its end is an error, whatever passed before it.
+
     Raises:
         UsageError: no such operation, or the text answers another one, or several seeds.
 
@@ -328,7 +330,8 @@ def verify(operation: str, stream: BinaryIO | bytes, cases: int | None = None) -
     """
     known(operation)
     answers = read_answers(stream)
-    if not answers.by_case and not answers.trouble:
+    unread = bool(answers.trouble)
+    if not answers.by_case and not unread:
         answers.trouble = "nothing was read, no case is answered"
     target = Given("standard input", operation, answers)
     chosen, seed = _expected(operation, answers, cases)
@@ -336,4 +339,12 @@ def verify(operation: str, stream: BinaryIO | bytes, cases: int | None = None) -
         target.notes = (f"the text could not be read to its end: {answers.trouble}",)
     elif cases is None:
         target.notes = (f"{len(answers.by_case)} answers; with --cases N a program that ended early is noticed",)
-    return judge(target, [operation], len(chosen), seed, shrink_seconds=0.0, given={operation: chosen})
+    report = judge(target, [operation], len(chosen), seed, shrink_seconds=0.0, given={operation: chosen})
+    return _unread(report) if unread else report
+
+
+def _unread(report: Report) -> Report:
+    """What cannot be read, or answers a case twice, is an error of its own: nothing passes beside it."""
+    (found,) = report.operations
+    verdict = FAIL if found.verdict == FAIL else ERROR
+    return replace(report, operations=(replace(found, verdict=verdict, errors={**found.errors, "unreadable": 1}),))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from efcp_ref.contract import NAMES, OPERATIONS
-from efcp_ref.oracle import textmode
+from efcp_ref.oracle import terminal, textmode
 from efcp_ref.oracle.cases import generate
 from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.targets import UsageError
@@ -86,6 +86,21 @@ def test_a_text_that_breaks_off_is_an_error_with_its_place():
     report = verify("sp", text[: len(text) * 2 // 3].encode(), cases=6)
     assert report.exit_code == 3
     assert "the text ends where" in report.notes[0]
+
+
+@pytest.mark.parametrize("cases", [None, 6])
+@pytest.mark.parametrize(
+    "more", ["Segmentation fault", "case sp 0 0 float64 omega float64 0 7 end", "case sp 0 99 float16 end", "caseless"]
+)
+def test_nothing_passes_beside_what_cannot_be_read(more, cases):
+    """Rubbish after the answers, a second answer of a case, a wrong word: an error, even if all that was read passes."""
+    text = answered("sp")
+    assert verify("sp", text.encode(), cases).exit_code == 0
+    report = verify("sp", f"{text}\n{more}\n".encode(), cases)
+    assert (report.exit_code, report["sp"].verdict, report["sp"].errors["unreadable"]) == (3, "error", 1)
+    assert "could not be read to its end" in terminal.text(report)
+    wrong = answered("sp", change=lambda u: u + 1)
+    assert verify("sp", f"{wrong}\n{more}\n".encode(), cases).exit_code == 1
 
 
 def test_one_case_of_a_seed():
