@@ -207,6 +207,22 @@ def describe(value: Any, deep: bool = True) -> str:
     return f"{type(value).__name__} {str(value)[:40]!r}" if isinstance(value, str) else type(value).__name__
 
 
+def visible(words: str, lines: bool = False) -> str:
+    """Return the words of a target with every character that is not printed written out, as Python writes it.
+
+    A terminal obeys some of these characters, and a file of XML may not hold them. Where ``lines`` is false, runs of
+    white space become one space each; else line breaks and tabs stay.
+
+    >>> visible("no\\n\\x1b[31mred"), visible("a\\n\\tb\\a", lines=True)
+    ('no \\\\x1b[31mred', 'a\\n\\tb\\\\x07')
+    """
+    if words.isprintable():
+        return words
+    words = words.replace("\r\n", "\n") if lines else " ".join(words.split())
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in words)
+
+
 def _is_array(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return (

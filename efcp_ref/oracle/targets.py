@@ -39,12 +39,19 @@ class UsageError(Exception):
 
 
 class BrokenTarget(Exception):
-    """The target's own code failed while it was imported."""
+    """The target's own code failed while it was imported; its words hold no character that a terminal obeys."""
+
+    def __init__(self, words: str) -> None:
+        """Say how."""
+        super().__init__(results.visible(words, lines=True))
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of handing one case to a target: its results, or an error of one kind."""
+    """What became of handing one case to a target: its results, or an error of one kind.
+
+    Whatever door a target has, its words come in here, and no character that a terminal obeys comes further.
+    """
 
     results: Mapping[str, Any] = field(default_factory=dict)
     mutated: tuple[str, ...] = ()  # inputs that the target wrote into
@@ -53,6 +60,10 @@ class Outcome:
     kind: str = ""  # name of the exception's type
     traceback: str = ""
     output: str = ""  # end of what the target printed
+
+    def __post_init__(self) -> None:
+        for name, lines in (("reason", False), ("kind", False), ("traceback", True), ("output", True)):
+            object.__setattr__(self, name, results.visible(getattr(self, name), lines))
 
 
 class Judged(Protocol):
@@ -308,7 +319,7 @@ class Target:
         self._number = 0
         self._about = self._start()
         self.offered = tuple(self._about["offered"])
-        self.notes = tuple(self._about["notes"])
+        self.notes = tuple(map(results.visible, self._about["notes"]))
         self.names = tuple(self._about["names"])
         try:
             self.declared = declared(self._about["declared"])

@@ -70,6 +70,12 @@ def test_an_error_keeps_its_kind_and_reason():
     assert "said ValueError: no idea" in sp.failures[0].verdict.reason
 
 
+def test_what_a_terminal_obeys_is_written_out():
+    failure = (report := checked("escape"))["sp"].failures[0]
+    assert failure.verdict.reason == r"said red\x1b[31m: clear \x1b[2J next \x9b \u202e"
+    assert all(c.isprintable() or c == "\n" for c in text(report))
+
+
 def test_declined_is_no_error():
     report = check_command(command(), ["top_k"], cases=2)
     assert report["top_k"].inconclusive == {"declined": 4}

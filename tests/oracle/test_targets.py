@@ -1,5 +1,6 @@
 """Every way in which a target can misbehave gets its verdict, and what it does right is still judged."""
 
+import json
 import os
 import signal
 import sys
@@ -12,7 +13,9 @@ import pytest
 from efcp_ref.oracle import targets
 from efcp_ref.oracle.core import Case, Declared
 from efcp_ref.oracle.judge import check_target
-from efcp_ref.oracle.targets import BrokenTarget, Child, Local, Target, TimedOut, UsageError, declared
+from efcp_ref.oracle.results import visible
+from efcp_ref.oracle.targets import BrokenTarget, Child, Local, Outcome, Target, TimedOut, UsageError, declared
+from efcp_ref.oracle.terminal import as_json, text
 
 HERE = Path(__file__).parent.parent / "targets_for_tests"
 
@@ -89,6 +92,31 @@ def test_what_was_printed_is_kept_for_the_report_and_disturbs_nothing():
         opened.close()
     aborted = check_target(target("aborts"), ["sp"], cases=1, shrink_seconds=0)
     assert "Fatal Python error: Aborted" in aborted["sp"].failures[0].output
+
+
+def test_what_a_terminal_obeys_is_written_out():
+    report = check_target(target("escapes"), ["sp"], cases=1, shrink_seconds=0)
+    failure = report["sp"].failures[0]
+    assert failure.verdict.reason == r"raised ValueError: red \x1b[31m next\x9b2J \x07"
+    assert failure.output == r"printed \x1b[2J \u202e"
+    assert '", line 6, in sp\n' in failure.traceback  # its line breaks stay
+    assert "ValueError: red \\x1b[31m\nnext\\x9b2J \\x07" in failure.traceback
+    assert all(c.isprintable() or c == "\n" for c in text(report) + json.dumps(as_json(report), ensure_ascii=False))
+
+
+def test_what_a_terminal_obeys_is_written_out_where_the_import_fails(tmp_path):
+    (file := tmp_path / "broken.py").write_text("raise ValueError('\\x1b[2J\\u202e')\n")
+    broken = check_target(str(file)).broken
+    assert r"raised ValueError: \x1b[2J\u202e" in broken
+    assert all(c.isprintable() or c == "\n" for c in broken)
+
+
+@pytest.mark.parametrize("words", ["", "plain words", "é ½ ∑ 一", r"\x1b as written"])
+def test_words_that_a_terminal_shows_stay_as_they_are(words):
+    assert Outcome(reason=words).reason == words
+    assert visible(words) == words
+    assert visible(f"\t{words}\r\n", lines=True) == f"\t{words}\n"
+    assert visible(visible("\x1b\ud800 \x00")) == r"\x1b\ud800 \x00"  # half of a pair, which no file can hold, too
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,8 @@ def answer(message):
         number += 1
     if "raise" in FLAGS:
         return {"type": "error", "id": number, "kind": "ValueError", "reason": "no idea"}
+    if "escape" in FLAGS:
+        return {"type": "error", "id": number, "kind": "red\x1b[31m", "reason": "clear \x1b[2J\nnext \x9b \u202e"}
     omega = sp(**a)
     if "wrong" in FLAGS:
         omega[-1] += 1.0
