@@ -299,9 +299,9 @@ def bench(figures: tuple[str, ...]) -> None:
 @click.argument("after", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def diff(before: Path, after: Path, as_json: bool) -> None:
-    """Compare two reports: new failures, fixed ones, larger ratios, slower operations.
+    """Compare two reports: new failures, operations that were lost, fixed ones, larger ratios, slower operations.
 
-    Exit code: 1 where anything fails AFTER that did not fail BEFORE, else 0.
+    Exit code: 1 where anything fails AFTER that did not fail BEFORE, or was judged BEFORE and is not AFTER; else 0.
 
     \b
     Example:

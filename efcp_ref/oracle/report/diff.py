@@ -1,4 +1,4 @@
-"""What changed between two reports: new failures, fixed ones, larger ratios, slower operations."""
+"""What changed between two reports: new failures, operations that were lost, fixed ones, larger ratios, slower ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from efcp_ref.oracle import hostile
-from efcp_ref.oracle.core import ERROR, FAIL, SEVERITY
+from efcp_ref.oracle.core import ERROR, FAIL, SEVERITY, SKIP
 from efcp_ref.oracle.report.machines import FORMAT
 from efcp_ref.oracle.targets import UsageError
 
@@ -128,12 +128,13 @@ class Difference:
     slower: tuple[str, ...] = ()
     faster: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    changed: tuple[str, ...] = field(default=(), repr=False)  # other verdicts: offered or not, decided or not
+    lost: tuple[str, ...] = ()  # operations that were judged in A and are not in B: gone, not offered, never reached
+    changed: tuple[str, ...] = field(default=(), repr=False)  # other verdicts: offered now, decided or not
 
     @property
     def exit_code(self) -> int:
-        """1 where anything fails that did not, else 0."""
-        return 1 if self.broken or self.new_cases else 0
+        """1 where anything fails that did not, or is not judged any more, else 0."""
+        return 1 if self.broken or self.new_cases or self.lost else 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON values."""
@@ -141,9 +142,10 @@ class Difference:
 
     def lines(self) -> Iterator[str]:
         """Yield it as text, 20 entries of each kind."""
-        titles = {"broken": "new failures", "fixed": "fixed", "new_cases": "cases that fail now",
-                  "fixed_cases": "cases that no longer fail", "larger": "larger ratios", "smaller": "smaller ratios",
-                  "slower": "slower", "faster": "faster", "changed": "other changes", "notes": "notes"}  # fmt: skip
+        titles = {"broken": "new failures", "lost": "no longer judged", "fixed": "fixed",
+                  "new_cases": "cases that fail now", "fixed_cases": "cases that no longer fail",
+                  "larger": "larger ratios", "smaller": "smaller ratios", "slower": "slower", "faster": "faster",
+                  "changed": "other changes", "notes": "notes"}  # fmt: skip
         for name, title in titles.items():
             entries = getattr(self, name)
             if entries:
@@ -167,14 +169,16 @@ def difference(a: Read, b: Read) -> Difference:
     shared = [name for name in b.operations if name in a.operations]
     was, now = ({n: str(r.operations[n]["verdict"]) for n in shared} for r in (a, b))
     broken = [n for n in b.operations if b.operations[n]["verdict"] in BAD and was.get(n) not in BAD]
-    fixed = [n for n in shared if was[n] in BAD and now[n] not in (*BAD, "skip")]
-    other = [n for n in shared if was[n] != now[n] and n not in broken and n not in fixed]
+    fixed = [n for n in shared if was[n] in BAD and now[n] not in (*BAD, SKIP)]
+    lost = [n for n in a.operations if a.operations[n]["verdict"] != SKIP and now.get(n, SKIP) == SKIP]
+    other = [n for n in shared if was[n] != now[n] and n not in (*broken, *fixed, *lost)]
     larger, smaller = _ratios(a, b, shared)
     slower, faster = _times(a, b, shared)
     new, gone, notes = _cases(a, b)
     return Difference(
         tuple(f"{n}: {was.get(n, 'not judged')} -> {b.operations[n]['verdict']}" for n in broken),
         tuple(f"{n}: {was[n]} -> {now[n]}" for n in fixed), new, gone, larger, smaller, slower, faster, notes,
+        tuple(f"{n}: {a.operations[n]['verdict']} -> {now.get(n, 'not judged')}" for n in lost),
         tuple(f"{n}: {was[n]} -> {now[n]}" for n in other),
     )  # fmt: skip
 

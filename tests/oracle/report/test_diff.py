@@ -53,6 +53,38 @@ def test_the_command_prints_text_and_json(reports):
     assert json.loads(back.output)["fixed"] == ["sp: fail -> pass"]
 
 
+def without(report, folder, operation, verdict=None):
+    """A copy of a report from which an operation is gone, or in which it has another verdict."""
+    lines = [json.loads(line) for line in (report / "report.jsonl").read_text().splitlines()]
+    if verdict is None:
+        lines = [one for one in lines if operation not in (one.get("operation"), one.get("case", "").split(":")[0])]
+    else:
+        lines = [one | {"verdict": verdict} if one.get("operation") == operation else one for one in lines]
+    folder.mkdir()
+    (folder / "report.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return folder
+
+
+@pytest.mark.parametrize(("operation", "was"), [("lcg", "fail"), ("sp", "pass")])
+@pytest.mark.parametrize(("verdict", "words"), [(None, "not judged"), ("skip", "skip")])
+def test_an_operation_that_is_not_judged_any_more_is_told(reports, tmp_path, operation, was, verdict, words):
+    after = without(reports[0], tmp_path / "after", operation, verdict)
+    found = difference(read(reports[0]), read(after))
+    assert found.lost == (f"{operation}: {was} -> {words}",)
+    assert (found.exit_code, found.broken, found.fixed, found.changed) == (1, (), (), ())
+    told = CliRunner().invoke(main, ["diff", str(reports[0]), str(after)])
+    assert told.exit_code == 1
+    assert f"no longer judged (1):\n  {operation}: {was} -> {words}\n" in told.output
+    assert "no difference" not in told.output
+
+
+def test_an_operation_that_was_not_judged_is_not_lost(reports, tmp_path):
+    before = without(reports[1], tmp_path / "before", "lcg", "skip")
+    assert difference(read(before), read(without(reports[1], tmp_path / "after", "lcg"))).lost == ()
+    back = difference(read(before), read(reports[1]))
+    assert (back.lost, back.changed, back.exit_code) == ((), ("lcg: skip -> pass",), 0)
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]\n", '{"format": "other"}\n', '{"a": 1}\n', "\x00", '{"kind": 1}'])
 def test_what_is_no_report_is_wrong_usage(tmp_path, text):
     (tmp_path / "report.jsonl").write_text(text)
