@@ -111,7 +111,8 @@ class Log:
         """Open the folder, alone; resume what a kill left, or start.
 
         Raises:
-            UsageError: another process writes there; or an unfinished campaign differs and ``fresh`` is not asked for.
+            UsageError: another process writes there; or ``fresh`` is not asked for, and an unfinished campaign differs,
+                or a finished one would be lost.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.plan = folder, plan
@@ -124,6 +125,7 @@ class Log:
         self.at: dict[str, int] = {}
         head = None if fresh else self._head()
         if head is None or head.get("finished"):
+            self._replaces(head or {})
             self.file.truncate(0)
         else:
             self._same(head)
@@ -146,6 +148,19 @@ class Log:
             why = f"campaign.json cannot be read ({broken})"
         self.file.close()
         raise UsageError(f"{self.folder}: {why}; --fresh starts over")
+
+    def _replaces(self, head: dict[str, Any]) -> None:
+        """Refuse to replace the finished campaign of another target, or of operations that this one lacks."""
+        mine, before = self.plan.head(), head.get("operations")
+        lost = ["target"] if head and head.get("target") != mine["target"] else []
+        if isinstance(before, list) and not set(map(str, before)) <= set(mine["operations"]):
+            lost.append("operations")
+        if lost:
+            self.file.close()
+            raise UsageError(
+                f"{self.folder} holds a finished campaign with another {' and '.join(lost)}, which would be lost; "
+                "choose another folder, or start over with --fresh"
+            )
 
     def _same(self, head: dict[str, Any]) -> None:
         """Refuse to mix two campaigns."""
@@ -303,7 +318,7 @@ def run(
         jobs: local processes; default two where there are many cases.
         dask: address of a Dask scheduler to use instead.
         folder: where the campaign is written down and resumed from; default nowhere.
-        fresh: start over even where an unfinished campaign is found.
+        fresh: start over even where another campaign is found.
         seen: called with every row, in the order of the cases.
 
     Raises:

@@ -177,6 +177,41 @@ def test_an_unfinished_campaign_is_not_mixed_with_another(target, tmp_path):
     fresh.close()
 
 
+def test_a_finished_campaign_is_replaced_by_one_of_the_same_target_alone(target, tmp_path):
+    folder = tmp_path / "report"
+
+    def log(target=target, operations=("sp", "lcg"), cases=20, seed=0, fresh=False):
+        return campaign.Log(folder, campaign.Plan(Door(target), operations, cases, seed), fresh=fresh)
+
+    first = log()
+    first.add(Finished(Chunk("sp", 0, 0, 10), ()))
+    first.finish()
+    first.close()
+    written = [(folder / name).read_bytes() for name in ("chunks.log", "campaign.json")]
+    for change, words in (({"target": "efcp_ref"}, "another target"), ({"operations": ("lcg",)}, "another operations")):
+        with pytest.raises(UsageError, match=f"finished campaign with {words}.*--fresh"):
+            log(**change)
+        assert [(folder / name).read_bytes() for name in ("chunks.log", "campaign.json")] == written
+    Path(target).write_text(Path(target).read_text() + "# the mistake is repaired\n")
+    more, fewer = {"operations": ("sp", "lcg", "top_k")}, {"operations": ("sp",), "fresh": True}
+    for change in ({}, {"cases": 4, "seed": 1}, more, fewer):
+        again = log(**change)
+        assert again.resumed == 0
+        again.finish()
+        again.close()
+
+
+def test_what_is_no_campaign_does_not_replace_the_report_of_one(target, tmp_path):
+    folder = tmp_path / "report"
+    check(Door(target), ["sp"], 3, folder=folder, jobs=1)
+    kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="holds the report of a campaign"):
+        check(Door(target), ["sp"], folder=folder, only=2)
+    with pytest.raises(UsageError, match="finished campaign with another operations"):
+        check(Door(target), ["lcg"], 3, folder=folder, jobs=1)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == kept
+
+
 @pytest.mark.parametrize("head", [b"", b"{", b"[]", b'{"format": 1}', b"\xff", b'{"format": "x"}', b"null"])
 def test_a_head_that_cannot_be_read_loses_no_chunk(target, tmp_path, head):
     folder, plan = tmp_path / "report", campaign.Plan(Door(target), ("sp",), 20, 0)

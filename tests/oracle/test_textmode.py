@@ -93,7 +93,7 @@ def test_a_text_that_breaks_off_is_an_error_with_its_place():
     "more", ["Segmentation fault", "case sp 0 0 float64 omega float64 0 7 end", "case sp 0 99 float16 end", "caseless"]
 )
 def test_nothing_passes_beside_what_cannot_be_read(more, cases):
-    """Rubbish after the answers, a second answer of a case, a wrong word: an error, even if all that was read passes."""
+    """Rubbish after the answers, a second answer of a case, a wrong word: an error, even where the rest passes."""
     text = answered("sp")
     assert verify("sp", text.encode(), cases).exit_code == 0
     report = verify("sp", f"{text}\n{more}\n".encode(), cases)

@@ -22,11 +22,16 @@ def evidence_of(report: Report, target: Judged) -> dict[int, Evidence]:
     return {id(failure): evidence(target, failure) for failure in failures}
 
 
-def ours(folder: Path) -> None:
-    """Refuse a folder in which a report would replace a file that no report of ours put there.
+def ours(folder: Path, campaign: bool = False) -> None:
+    """Refuse a folder in which a report would replace a file that no report of ours put there, or a campaign's report.
+
+    Args:
+        folder: where the report is to be written.
+        campaign: whether it is a campaign's own, which looks after what is there itself.
 
     Raises:
-        UsageError: one of `FILES` is there, and ``report.jsonl``, which is always written first, is not a report.
+        UsageError: a campaign's report is there, and this is none; or one of `FILES` is there, and ``report.jsonl``,
+            which is always written first, is not a report.
     """
     there = [name for name in FILES if os.path.lexists(folder / name)]
     try:
@@ -34,6 +39,8 @@ def ours(folder: Path) -> None:
             known = there and f'"format": "{FORMAT}"'.encode() in file.read(200)
     except OSError:
         known = False
+    if not campaign and os.path.lexists(folder / "campaign.json"):
+        raise UsageError(f"{folder} holds the report of a campaign, which would be lost: choose another folder")
     if there and not known:
         raise UsageError(f"{folder / there[0]} was not written by efcp-ref and would be lost: choose another folder")
 

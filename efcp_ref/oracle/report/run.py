@@ -38,7 +38,7 @@ def check(
             shrink_seconds=shrink_seconds, folder=folder, fresh=fresh, seen=stats.add,
         )  # fmt: skip
 
-    return _written(folder, judged, lambda report: _evidence(door, report))
+    return _written(folder, judged, lambda report: _evidence(door, report), campaign=only is None)
 
 
 def check_files(
@@ -80,12 +80,12 @@ def check_together(
 
 def _written(
     folder: Path | None, judged: Callable[[Stats], Report],
-    evidence: Callable[[Report], dict[int, Evidence]] = lambda report: {},
+    evidence: Callable[[Report], dict[int, Evidence]] = lambda report: {}, campaign: bool = False,
 ) -> Report:  # fmt: skip
     """Judge, and with a folder write the report there; a folder that holds other files is refused before anything."""
     stats = Stats()
     if folder:
-        ours(folder)
+        ours(folder, campaign)
     report = judged(stats)
     if folder:
         write(folder, report, stats, evidence(report))

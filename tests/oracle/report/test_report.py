@@ -229,5 +229,9 @@ def test_a_file_that_is_not_ours_stays(tmp_path, name):
     assert [path.name for path in tmp_path.iterdir() if path.name in FILES or path.suffix == ".new"] == [name]
 
 
-def test_a_report_of_ours_is_replaced(folder):
+def test_a_report_of_ours_is_replaced_that_of_a_campaign_by_a_campaign_alone(folder):
+    ours(folder, campaign=True)
+    with pytest.raises(UsageError, match="holds the report of a campaign"):
+        ours(folder)
+    (folder / "campaign.json").unlink()
     ours(folder)
