@@ -669,12 +669,13 @@ def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_
         close = difflib.get_close_matches(name, [item.name for item in items], 3)
         hint = f", did you mean {' or '.join(close)}?" if close else ""
         raise click.UsageError(f"nothing is called {name!r}{hint} (efcp-ref reproduce --list)")
-    try:
-        result = room.reproduce(name, out, again=again, say=lambda line: click.echo(line, err=True))
-    except FileExistsError as why:
-        raise click.UsageError(f"--out {out}: {why}") from None
-    except ModuleNotFoundError as why:
-        raise NoFigure(why.name) from None
+    with _usage():
+        try:
+            result = room.reproduce(name, out, again=again, say=lambda line: click.echo(line, err=True))
+        except FileExistsError as why:
+            raise click.UsageError(f"--out {out}: {why}") from None
+        except ModuleNotFoundError as why:
+            raise NoFigure(why.name) from None
     if as_json:
         _print(room.as_dict(result))
     else:

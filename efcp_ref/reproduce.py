@@ -63,6 +63,7 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     Raises:
         KeyError: no such name.
         FileExistsError: the folder holds a file of the figure's name; nothing is computed.
+        OSError: the folder cannot be made; nothing is computed.
 
     >>> reproduce("table-12").rows[0]
     ('rank 1', '2.98', '2.98', 'equal bytes: 1.49')
@@ -76,6 +77,8 @@ def reproduce(name: str, folder: Path | None = None, *, again: bool = False, say
     file = folder / f"{name}.svg" if folder is not None and claim.draw is not None else None
     if file is not None and os.path.lexists(file):
         raise FileExistsError(f"{file.name} exists there, and is not overwritten; name another folder")
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
     measured = _measured_again(claim, say) if again and claim.trained else claim.measure(SEEDS)
     if file is not None:
         from efcp_ref.claims.figures import save

@@ -61,6 +61,21 @@ def test_a_figure_takes_no_file_away(tmp_path, monkeypatch):
     assert mine.read_text() == "mine"
 
 
+@pytest.mark.parametrize("inside", ["", "x", "x/y"])
+def test_a_file_is_no_folder_for_figures(inside, tmp_path, monkeypatch):
+    """Refused in one line before anything is computed."""
+    from efcp_ref.claims.core import CLAIMS
+
+    (mine := tmp_path / "mine.py").write_text("mine")
+    claim = CLAIMS["table-12"]
+    monkeypatch.setitem(CLAIMS, "table-12", replace(claim, measure=lambda seeds: pytest.fail("computed")))
+    told = called("table-12", "--out", str(mine / inside))
+    assert told.exit_code == 2
+    assert "mine.py" in told.output
+    assert "Error: " in told.output.splitlines()[-1]
+    assert (mine.read_text(), list(tmp_path.iterdir())) == ("mine", [mine])
+
+
 @pytest.mark.parametrize("name", ["sparse-ggt", "batch-size"])  # the second needs the runs that choose the rates
 def test_again_trains_what_the_claim_needs_and_no_more(name, tmp_path, monkeypatch):
     """Training is replaced by a look into the cache; the slow test below trains."""
