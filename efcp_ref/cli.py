@@ -17,7 +17,23 @@ if TYPE_CHECKING:
     from efcp_ref.oracle.judge import Progress, Report
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Folder(click.Path):
+    """A folder, by a name that is not empty: an unset variable is not the folder that one is in."""
+
+    def __init__(self) -> None:
+        """No file, and a `Path`."""
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty name."""
+        if value == "":
+            self.fail("'' is no folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FOLDER = Folder()
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what was found cannot be written down
 MOST_CASES = 1_000_000  # of one seed; the cases of the paper's sizes have the numbers from there on
 
@@ -68,6 +84,9 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run one; exit code 3 where its output cannot be written."""
+        from efcp_ref.oracle.lifeline import open_standard
+
+        open_standard()
         try:
             return super().main(*args, **kwargs)
         except OSError as why:
@@ -556,7 +575,11 @@ def verify(operation: str, cases: int | None, as_json: bool) -> None:
       efcp-ref gen sp --cases 100 | ./mine | efcp-ref verify sp --cases 100
     """
     from efcp_ref.oracle import textmode
+    from efcp_ref.oracle.lifeline import CLOSED
 
+    if 0 in CLOSED:
+        click.echo("Error: standard input is closed, there is nothing to read", err=True)
+        sys.exit(2)
     with _usage():
         report = textmode.verify(operation, sys.stdin.buffer, cases)
     _show(report, as_json)
@@ -640,7 +663,7 @@ def _picture(file: Path) -> None:
 @main.command()
 @click.argument("name", required=False)
 @click.option("--list", "listed", is_flag=True, help="List what can be reproduced.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the figure.")
+@click.option("--out", type=FOLDER, help="Folder for the figure.")
 @click.option("--again", is_flag=True, help="Train the runs of NAME anew: minutes, resumed where it stopped.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def reproduce(name: str | None, listed: bool, out: Path | None, again: bool, as_json: bool) -> None:

@@ -37,6 +37,8 @@ def test_check_exits_as_designed(name, code):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (("check", "efcp_ref", "-o", "sp", "--report", ""), "'' is no folder"),
+        (("check", "--outputs", ""), "'' is no folder"),
         (("check", "nowhere.py"), "no such target"), (("check", HERE / "good.py", "-o", "spp"), "did you mean sp"),
         (("check", HERE / "wrong_declaration.py"), "SOLVER"), (("check", HERE / "good.py", "--cases", 0), "cases"),
         (("list", "topk"), "did you mean top_k"), (("trace", "nothing"), "unknown operation"),

@@ -50,6 +50,8 @@ def command(target: str, case: Case) -> str:
         which = f"{case.operation} --seed {case.seed} --case {case.index} --dtype {case.dtype}"
         return f"efcp-ref gen {which} | ./mine | efcp-ref verify {case.operation}"
     named = target if target.startswith("--") else shlex.quote(target)  # --command and --outputs come quoted
+    if target.startswith("--outputs "):
+        return f"efcp-ref check {named} --operation {case.operation} --case {case.index}"  # files hold one seed
     return (
         f"efcp-ref check {named} --operation {case.operation} --seed {case.seed} "
         f"--case {case.index} --dtype {case.dtype}"

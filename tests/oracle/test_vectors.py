@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import shutil
 import sys
 from functools import partial
@@ -219,6 +220,18 @@ def test_a_wrong_output_fails(outputs):
     assert report["sp"].failed == 1
     assert report["sp"].failures[0].verdict.case.index == 1
     assert check_outputs(outputs, COMMITTED, ["sp"], only=2).exit_code == 0
+
+
+def test_the_command_that_is_said_to_reproduce_a_failure_does(outputs):
+    """It is run as it is printed."""
+    wrong = next(path for path in sorted((outputs / "sp").rglob("omega.npy")))
+    put(wrong, np.load(wrong) + 1)
+    words = ["check", "--outputs", str(outputs), "--vectors", str(COMMITTED)]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 1
+    (line,) = {line.split("reproduce")[1] for line in told.output.splitlines() if "reproduce  " in line}
+    again = CliRunner().invoke(main, shlex.split(line)[1:])
+    assert again.exit_code == 1, again.output
 
 
 def test_a_missing_file_is_an_error(outputs):
