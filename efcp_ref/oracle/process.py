@@ -31,6 +31,7 @@ from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
 from efcp_ref.oracle import hostile, results
 from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.judge import Progress, Report, judge
+from efcp_ref.oracle.lifeline import open_standard
 from efcp_ref.oracle.targets import (
     ONE_THREAD,
     TAIL,
@@ -60,6 +61,7 @@ class Pipe:
         Raises:
             UsageError: there is no such program.
         """
+        open_standard()
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,

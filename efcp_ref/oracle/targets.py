@@ -23,6 +23,7 @@ import numpy as np
 from efcp_ref.contract import NAMES
 from efcp_ref.oracle import results, wire
 from efcp_ref.oracle.core import UNITS, Case, Declared
+from efcp_ref.oracle.lifeline import open_standard
 
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -181,6 +182,7 @@ class Child:
 
     def __init__(self, target: str, memory: float, environment: Mapping[str, str] | None = None) -> None:
         """Start the process, with more variables than this one has; its first message is `worker.hello`."""
+        open_standard()
         source, self._write = os.pipe()
         self._read, sink = os.pipe()
         command = [sys.executable, "-P", "-X", "faulthandler", "-c", BOOT, json.dumps(_import_path())]
