@@ -127,14 +127,18 @@ def number(name: str, value: Any, low: float = -np.inf, above: bool = False) -> 
 
     Raises:
         TypeError: not a real number.
-        ValueError: not finite, or too small.
+        ValueError: not finite, too large for a float64, too small, or hidden by a mask.
     """
-    if isinstance(value, (bool, np.bool_, str, bytes, complex, np.complexfloating)):
+    if isinstance(value, (bool, np.bool_, str, bytes, bytearray, memoryview, complex, np.complexfloating)):
         raise TypeError(f"{name} = {shown(value)}, must be a real number")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"{name} = {shown(value)} is hidden by a mask, must be given")
     try:
         x = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} = {shown(value)}, must be a real number") from None
+    except OverflowError:  # an integer or a fraction; a float of another kind becomes infinite
+        raise ValueError(f"{name} = {shown(value)}, must be in the range of float64") from None
     if not np.isfinite(x):
         raise ValueError(f"{name} = {x}, must be finite")
     if x < low or (above and x == low):
@@ -155,7 +159,7 @@ def share(name: str, value: Any) -> Fraction:
     """
     exact = value if isinstance(value, Fraction) else Fraction(str(number(name, value)))
     if not 0 < exact <= 1:
-        raise ValueError(f"{name} = {value}, must be greater than 0 and at most 1")
+        raise ValueError(f"{name} = {shown(value)}, must be greater than 0 and at most 1")
     return exact
 
 

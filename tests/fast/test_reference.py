@@ -100,3 +100,19 @@ def test_real_slices(d, block_size, density):
         case = Case(operation, "generic", "real slices", 0, 0, arguments, dtype="float32")
         verdict = verdict_on(fast, case)
         assert verdict.verdict == PASS, (operation, verdict.first, verdict.reason)
+
+
+REAL = ("lam", "eps", "cutoff", "eta", "gamma", "ridge", "density")
+
+
+@pytest.mark.parametrize("floor", [efcp_ref, fast], ids=["paper", "fast"])
+@pytest.mark.parametrize("wrong", [10**400, np.ma.masked], ids=["huge", "masked"])
+def test_a_real_parameter_that_is_no_float64_is_named(floor, wrong):
+    tried = set()
+    for operation in NAMES:
+        arguments = {n: v for n, v in generate(operation, 0, 0).arguments.items() if n != "gradients"}
+        for name in [n for n in arguments if n in REAL]:
+            with pytest.raises(ValueError, match=f"^{name} = .* must be "):
+                getattr(floor, operation)(**arguments | {name: wrong})
+            tried.add(name)
+    assert {"lam", "eps", "cutoff", "eta", "gamma", "density"} <= tried

@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 from efcp_ref.paper import _validate as check
 from efcp_ref.paper.top_k import block_top_k, kept, largest, layout, row_length, scaled_top_k, top_k
 
+HUGE = "lam = 100000000000000000...0000000000000000000, must be in the range of float64"
 MASKED = np.ma.array([1.0, 5.0], mask=[False, True])
 vectors = hnp.arrays(np.float64, st.integers(1, 12), elements=st.integers(-3, 3).map(float))
 
@@ -158,6 +159,17 @@ def test_a_masked_array_that_hides_nothing_is_an_array():
         (lambda: scaled_top_k(np.ones(2), np.eye(3), 1), ValueError, "H has shape (3, 3), must have shape (2, 2)"),
         (lambda: check.number("x", -1.0, 0.0), ValueError, "x = -1.0, must be at least 0"),
         (lambda: check.positive("lam", 0), ValueError, "lam = 0.0, must be greater than 0"),
+        (lambda: check.positive("lam", 10**400), ValueError, HUGE),
+        (lambda: check.number("lam", -(10**400)), ValueError, "0000, must be in the range of float64"),
+        (lambda: check.number("lam", 10**5000), ValueError, "lam = int too long to be written, must be in the range"),
+        (lambda: check.number("lam", Fraction(10**400, 3)), ValueError, "must be in the range of float64"),
+        (lambda: check.share("lam", 10**400), ValueError, HUGE),
+        (lambda: check.share("x", Fraction(3, 2)), ValueError, "x = Fraction(3, 2), must be greater than 0"),
+        (lambda: check.number("lam", np.ma.masked), ValueError, "lam = masked is hidden by a mask, must be given"),
+        (lambda: check.share("lam", np.ma.masked), ValueError, "lam = masked is hidden by a mask, must be given"),
+        (lambda: check.number("lam", np.ma.array(1.0, mask=True)), ValueError, "is hidden by a mask, must be given"),
+        (lambda: check.integer("k", np.ma.masked, 1), TypeError, "k = masked, must be an integer"),
+        (lambda: check.number("lam", bytearray(b"1")), TypeError, "must be a real number"),
         (lambda: check.integer("m", 0, 1), ValueError, "m = 0, must be at least 1"),
         (lambda: check.choice("x", "a", ("b",)), ValueError, "x = 'a', must be one of 'b'"),
         (lambda: check.array("a", np.ones(2), shape=(None, 3)), ValueError, "must have 2 dimensions"),
