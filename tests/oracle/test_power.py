@@ -77,7 +77,7 @@ def test_what_was_noticed_at_first_is_kept_apart() -> None:
     assert told[power.AT_FIRST] == len(seen) < told["killed"]
     assert told["score before"] == pytest.approx(len(seen) / len(rows), abs=1e-4)
     assert told["95 % confidence interval before"] == list(mutation.interval(len(seen), len(rows)))
-    for name in ("sample", "killed", power.AT_FIRST):
+    for name in ("sample", "killed", power.AT_FIRST, power.WIRE):
         assert told[name] == sum(one[name] for one in draws)
     assert len({tuple(row[key] for key in mutation.KEYS) for row in rows}) == len(rows)
     assert not [row for row in rows if mutation._kind(row) in told["drawn before"]]
@@ -118,6 +118,8 @@ def test_a_draw_ends_where_tests_are_written_for_its_survivors() -> None:
     assert mutation.draw([first, retried, {"draw": 2, "outcome": "survived"}]) == 2
     shares = mutation.shares([first, retried, {"draw": 1, "outcome": "survived"}])
     assert (shares["killed"], shares[power.AT_FIRST], shares["score"], shares["score before"]) == (2, 1, 0.6667, 0.3333)
+    wired = first | {"by": "tests/oracle/criteria/test_pinned.py::test"}
+    assert mutation.shares([first, wired, retried | {"by": wired["by"]}])[power.WIRE] == 1
 
 
 def test_the_interval_is_that_of_clopper_and_pearson() -> None:

@@ -187,6 +187,7 @@ def test_replicas_that_drift_apart_fail():
     other[2:] += 1
     check = judged(case, [u, other])
     assert check.reason == "worker 1 and worker 0 differ from step 3 on: the replicas drift apart"
+    assert check.at == (3, 0)
 
 
 def test_an_error_of_the_other_convention_fails():

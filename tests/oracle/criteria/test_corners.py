@@ -609,3 +609,23 @@ def test_low_rank_is_followed_up_to_half_a_percent():
     for share, followed in ((200.5, True), (199.5, False)):
         layer = hidden.Layer(Q, dQ=2.0 / share / float(np.linalg.norm(M)))
         assert (layer.compress(M, 0.0) is not None) == followed
+
+
+def test_the_pair_that_is_the_wrong_way_round_is_named_in_its_block():
+    """Of the second block of three: entry 4 is kept, entry 5 is larger."""
+    a = np.array([3.0, 1.0, 2.0, 0.5, 1.0, 9.0])
+    arguments = {"a": a, "block_size": 3, "density": 1 / 3}
+    result = {"indices": np.array([0, 4], np.int32), "values": a[[0, 4]]}
+    (check,) = (c for c in judged("block_top_k", arguments, result) if c.verdict == FAIL)
+    assert (check.at, check.got, check.expected) == ((4,), 1.0, 9.0)
+    assert check.reason == "|a[5]| = 9 is dropped, |a[4]| = 1 is kept"
+
+
+def test_a_wrong_scale_that_is_used_for_x_and_for_e_alike_is_blamed_on_the_scale():
+    """S1:5, with the roundings of float32 in e; once e is another one, the sum p is blamed."""
+    g = np.random.default_rng(3).standard_normal(40).astype(np.float32)
+    arguments = {"x": np.zeros(40), "e": np.zeros(40), "g": g.astype(np.float64), "gamma": 1.0}
+    Delta = np.float32(1.5 * np.abs(g.astype(np.float64)).mean()) * np.sign(g)
+    for e, line in ((g - Delta, "S1:5"), ((g - Delta) * np.float32(1.0001), "S1:4")):
+        blamed = failing(judged("sign_step", arguments, {"x": -Delta, "e": e}))
+        assert blamed[:2] == [("x", line), ("e", line)]
