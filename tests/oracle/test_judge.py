@@ -1,6 +1,7 @@
 """Verdicts of operations, exit codes, and the text of a failure."""
 
 import json
+
 import numpy as np
 import pytest
 
