@@ -30,6 +30,7 @@ from efcp_ref.oracle.core import Declared
 from efcp_ref.oracle.hostile import Hostile
 from efcp_ref.oracle.results import describe, to_numpy
 from efcp_ref.oracle.targets import UsageError, declared, near
+from efcp_ref.paper import _validate as check
 
 FORMAT = "efcp-ref dump"
 VERSION = 1
@@ -51,7 +52,9 @@ def _array(name: str, value: Any) -> np.ndarray:
 
     Raises:
         TypeError: it is none.
+        ValueError: it is a masked array that hides entries.
     """
+    value = check.plain(name, value) if isinstance(value, np.ndarray) else value
     try:
         a = np.array(to_numpy(value))
         hostile.dtype_named(a.dtype.name)
@@ -119,8 +122,10 @@ def _parameter(name: str, value: Any, packer: _Packer) -> Any:
         raise TypeError(f"{name} is {value!r}, must be a number, an array or a list of them")
     if isinstance(value, (int, np.integer)):
         return int(value)
-    if isinstance(value, (float, np.floating)) or hasattr(value, "numerator"):
+    if isinstance(value, (float, np.floating)):
         return float(value)
+    if hasattr(value, "numerator"):
+        return check.number(name, value)
     return {"array": packer.add(_array(name, value))}
 
 
@@ -135,9 +140,9 @@ class Dump:
         parameters: the contract's parameters of the optimizer.
 
     Raises:
-        FileExistsError: the file exists.
+        FileExistsError: the file exists, and is not to be replaced.
         UsageError: no such optimizer, or a wrong declaration.
-        TypeError: a parameter is missing, unknown or no number.
+        TypeError: a parameter is missing, unknown or no number; ``declares`` is no mapping.
         ValueError: a parameter is out of range.
 
     >>> import os, tempfile
@@ -153,17 +158,16 @@ class Dump:
         **parameters: Any,
     ) -> None:  # fmt: skip
         _known(optimizer, parameters)
-        declared(dict(declares or {}))
+        said = _declarations(declares)
         packer, self.steps, self._before = _Packer(), 0, Arrays()
         given = {name: _parameter(name, value, packer) for name, value in parameters.items()}
         unpacker = _Unpacker(b"".join(packer.data))
         seen = {name: _value(value, unpacker) for name, value in given.items()}  # as a reader will see them
         in_range(seen)
         self._d, self._names = dimension(seen), _state_names(optimizer, seen)
-        body = {"format": FORMAT, "version": VERSION, "optimizer": optimizer, "parameters": given,
-                "declares": json.loads(json.dumps(dict(declares or {})))}  # fmt: skip
+        body = {"format": FORMAT, "version": VERSION, "optimizer": optimizer, "parameters": given, "declares": said}
         self.path = Path(path)
-        self._file: BinaryIO | None = open(self.path, "wb" if fresh else "xb", buffering=0)  # noqa: SIM115
+        self._file: BinaryIO | None = _opened(self.path, fresh)
         self._write(packer.frame(b"HEAD", body))
 
     def step(self, g: Any, u: Any, state: Mapping[str, Any] | None = None) -> None:
@@ -172,7 +176,8 @@ class Dump:
         Raises:
             TypeError: something is no array of numbers, or g does not hold floats.
             OSError: the disk is full.
-            ValueError: g is no vector of d entries, the state has an unknown name, or the dump is closed.
+            ValueError: g is no vector of d entries, the state has an unknown name, an array hides entries behind a
+                mask, or the dump is closed.
         """
         if self._file is None:
             raise ValueError("the dump is closed")
@@ -228,6 +233,23 @@ class Dump:
         self.close()
 
 
+def _declarations(declares: Any) -> dict[str, Any]:
+    """Return what is declared as JSON values, checked."""
+    if declares is not None and not isinstance(declares, Mapping):
+        raise TypeError(f"declares = {check.shown(declares)}, must be a mapping such as {{'SOLVER': 'lu'}}")
+    said = dict(declares or {})
+    declared(said)
+    return dict(json.loads(json.dumps(said)))
+
+
+def _opened(path: Path, fresh: bool) -> BinaryIO:
+    try:
+        return open(path, "wb" if fresh else "xb", buffering=0)
+    except FileExistsError:
+        how = "is not overwritten: name another file, or let Dump(..., fresh=True) replace it"
+        raise FileExistsError(f"{path} exists, and {how}") from None
+
+
 def _known(optimizer: str, parameters: Mapping[str, Any]) -> None:
     if optimizer not in OPTIMIZERS:
         names = tuple(OPTIMIZERS)
@@ -260,7 +282,7 @@ def in_range(parameters: Mapping[str, Any]) -> None:
             rule = f"a number in {'[' if name == 'cutoff' else '('}0, {high:g}]"
             right = isinstance(value, (int, float)) and low <= value <= high
         if not right:
-            raise Hostile(f"parameter {name} is {str(value)[:40]}, must be {rule}")
+            raise Hostile(f"parameter {name} is {check.shown(value)[:40]}, must be {rule}")
 
 
 def dimension(parameters: Mapping[str, Any]) -> int:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,13 @@ def test_torch_tensors_and_bfloat16_are_taken(tmp_path):
         ({"declares": {"SOLVER": "qr"}}, UsageError, "SOLVER = 'qr'"),
         ({"m": 0}, ValueError, "parameter m is 0, must be an integer in 1"),
         ({"d": 10**30}, ValueError, "parameter d is 1000"),
+        ({"d": 10**5000}, ValueError, "parameter d is int too long to be written"),
+        ({"lam": 10**400}, ValueError, "parameter lam is 1000"),
+        ({"lam": Fraction(10**400, 3)}, ValueError, "lam = Fraction.* must be in the range of float64"),
+        ({"lam": np.ma.masked}, ValueError, "lam = masked is a masked array with hidden entries"),
+        ({"declares": 5}, TypeError, r"declares = 5, must be a mapping such as {'SOLVER': 'lu'}"),
+        ({"declares": 0}, TypeError, "declares = 0, must be a mapping"),
+        ({"declares": ["SOLVER"]}, TypeError, r"declares = \['SOLVER'\], must be a mapping"),
         ({"lam": -1.0}, ValueError, "parameter lam is -1.0"),
         ({"density": 1.5}, ValueError, r"density is 1.5, must be a number in \(0, 1\]"),
     ],
@@ -168,9 +176,25 @@ def test_a_step_that_no_replay_takes_is_not_written(g, state, error, words, tmp_
         assert ((tmp_path / "r").stat().st_size, dump.steps) == (size, 0)
 
 
+MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    "what", [(MASKED, np.ones(2), {}), (np.ones(2), MASKED, {}), (np.ones(2), np.ones(2), {"xi": MASKED})]
+)
+def test_values_behind_a_mask_are_not_written(what, tmp_path):
+    with Dump(tmp_path / "r", "topk_sgd", d=2, k=1) as dump:
+        size = (tmp_path / "r").stat().st_size
+        with pytest.raises(ValueError, match="is a masked array with hidden entries, every entry must be given"):
+            dump.step(*what)
+        assert ((tmp_path / "r").stat().st_size, dump.steps) == (size, 0)
+        dump.step(np.ma.array([1.0, 2.0]), [0.0, 2.0], {"xi": [1.0, 0.0]})  # a mask that hides nothing
+    assert [step.g.tolist() for step in Reader(tmp_path / "r").steps()] == [[1.0, 2.0]]
+
+
 def test_a_file_that_exists_is_replaced_only_when_asked(run):
     before = run.read_bytes()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(FileExistsError, match=rf"{run} exists, and is not overwritten: .* Dump\(..., fresh=True\)"):
         Dump(run, "topk_sgd", d=2, k=1)
     assert run.read_bytes() == before
     Dump(run, "topk_sgd", d=2, k=1, fresh=True).close()
