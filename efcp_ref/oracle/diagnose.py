@@ -51,7 +51,7 @@ def explain(
     """
     end = time.monotonic() + seconds
     truth = _result(_reference(case.operation), case)
-    if truth is None:
+    if truth is None or _complex(result):  # no known mistake gives complex numbers
         return []
     found: list[tuple[bool, float, Mutant]] = []
     for mistake in _known(case.operation):
@@ -94,6 +94,11 @@ def _levels(result: Mapping[str, Any]) -> tuple[float, ...]:
     """The noises to try: float64's only where every result came as float64."""
     kinds = {str(a.dtype) for a in map(np.asarray, result.values()) if a.dtype.kind in "fV"}
     return NOISE if kinds == {"float64"} else NOISE[1:]
+
+
+def _complex(result: Mapping[str, Any]) -> bool:
+    states = result.get("states") or ()
+    return any(np.iscomplexobj(a) for one in (result, *states) for name, a in one.items() if name != "states")
 
 
 def _shown(result: Mapping[str, Any]) -> set[str]:

@@ -48,3 +48,20 @@ def test_a_correct_result_is_explained_by_no_mistake(operation: str) -> None:
         result = Local({operation: getattr(efcp_ref, operation)}).run(case).results
         for got in (result, {name: rounded(value) for name, value in result.items()}):
             assert explain(case, got) == []
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("operation", NAMES)
+def test_complex_numbers_are_explained_by_no_mistake(operation: str) -> None:
+    """Their real parts would be; and no warning of NumPy's comes up."""
+    case = generate(operation, 3, 2)
+    mistake = next(m for m in ORDINARY if m.operation == operation)
+    result = Local({operation: mistake.function}).run(case).results
+    names = [name for name, value in result.items() if isinstance(value, np.ndarray) and value.dtype.kind == "f"]
+    for name in names:
+        assert explain(case, {**result, name: result[name] + 0j}) == []
+    if states := result.get("states"):
+        key = next(k for k, a in states[-1].items() if a.dtype.kind == "f")
+        last = {**states[-1], key: states[-1][key] + 0j}
+        assert explain(case, {**result, "states": [*states[:-1], last]}) == []
+    assert names
