@@ -18,7 +18,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
@@ -28,10 +27,9 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.contract import NAMES, OPERATIONS, OPTIMIZERS
-from efcp_ref.oracle import hostile, results
+from efcp_ref.oracle import hostile, lifeline, results
 from efcp_ref.oracle.core import Case
 from efcp_ref.oracle.judge import Progress, Report, judge
-from efcp_ref.oracle.lifeline import open_standard
 from efcp_ref.oracle.targets import (
     ONE_THREAD,
     TAIL,
@@ -61,19 +59,14 @@ class Pipe:
         Raises:
             UsageError: there is no such program.
         """
-        open_standard()
+        pipe = subprocess.PIPE
         try:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                start_new_session=True, env=os.environ | ONE_THREAD,
-            )  # fmt: skip
+            self.process = lifeline.start(command, environment=ONE_THREAD, stdin=pipe, stdout=pipe, stderr=pipe)
         except OSError as why:
             raise UsageError(f"cannot start {shlex.join(command)!r}: {why.strerror}") from None
         streams = self.process.stdin, self.process.stdout, self.process.stderr
         self._in, self._out, self._err = (s.fileno() for s in streams if s is not None)
         self._got, self._said = bytearray(), bytearray()
-        _OPEN.add(self)
-        _mind_termination()
         _limit(self.process.pid, memory)
         for fd in (self._in, self._out, self._err):
             os.set_blocking(fd, False)
@@ -163,36 +156,14 @@ class Pipe:
                 assert self.process.stdin is not None
                 self.process.stdin.close()
                 self.process.wait(PATIENCE)
-        self.kill()
-        self.process.wait()
+        lifeline.end(self.process)
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
 
-    def kill(self) -> None:
-        """Kill the process and everything in its group."""
-        _OPEN.discard(self)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
 
-
-_OPEN: set[Pipe] = set()  # processes that have not been stopped
 FOLLOWED: set[int] = set()  # a parent that this process does not outlive; empty: it may
-
-
-def _mind_termination() -> None:
-    """Let SIGTERM end the open processes, too, where it would end this one at once and leave them running."""
-    in_main = threading.current_thread() is threading.main_thread()
-    if in_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, _terminated)
-
-
-def _terminated(number: int, _: Any) -> None:
-    for pipe in list(_OPEN):
-        pipe.kill()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)
 
 
 def _limit(pid: int, memory: float) -> None:

@@ -21,9 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from efcp_ref.contract import NAMES
-from efcp_ref.oracle import results, wire
+from efcp_ref.oracle import lifeline, results, wire
 from efcp_ref.oracle.core import UNITS, Case, Declared
-from efcp_ref.oracle.lifeline import open_standard
 
 BOOT = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
@@ -182,15 +181,15 @@ class Child:
 
     def __init__(self, target: str, memory: float, environment: Mapping[str, str] | None = None) -> None:
         """Start the process, with more variables than this one has; its first message is `worker.hello`."""
-        open_standard()
+        lifeline.open_standard()
         source, self._write = os.pipe()
         self._read, sink = os.pipe()
         command = [sys.executable, "-P", "-X", "faulthandler", "-c", BOOT, json.dumps(_import_path())]
         try:
-            self.process = subprocess.Popen(
-                [*command, target, str(source), str(sink), str(memory)],
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0,
-                pass_fds=(source, sink), start_new_session=True, env=os.environ | ONE_THREAD | dict(environment or {}),
+            self.process = lifeline.start(
+                [*command, target, str(source), str(sink), str(memory)], (source, sink),
+                ONE_THREAD | dict(environment or {}),
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             )  # fmt: skip
         finally:
             os.close(source)
@@ -278,11 +277,7 @@ class Child:
 
     def kill(self) -> None:
         """End the process and everything in its group."""
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except (ProcessLookupError, PermissionError):
-            self.process.kill()
-        self.process.wait()
+        lifeline.end(self.process)
         for fd in (self._read, self._write):
             os.close(fd)
         assert self.process.stdout is not None

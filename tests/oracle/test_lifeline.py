@@ -1,10 +1,16 @@
 """Standard descriptors that are closed, and processes that end with the one that started them."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from efcp_ref.oracle import Target, lifeline
+from tests.oracle.test_process import gone
 
 PROGRAM = Path(__file__).parent.parent / "targets_for_tests" / "process_good.py"
 
@@ -58,3 +64,78 @@ def test_nothing_to_read_is_told_in_one_line():
     code, out, err = without((0,), *EFCP, "verify", "sp")
     assert (code, out) == (2, "")
     assert err == "Error: standard input is closed, there is nothing to read\n"
+
+
+# --- processes end with the one that started them -----------------------------------------------------------------
+
+STALLS = {
+    "sleeps in a call": "def sp(*_):\n    told()\n    time.sleep(600)",
+    "loops in a call": "def sp(*_):\n    told()\n    while True: pass",
+    "sleeps while it is imported": "told()\ntime.sleep(600)",
+    "ignores signals": "signal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    "def sp(*_):\n    told()\n    while True: pass",
+    "has a child that sleeps": "def sp(*_):\n    if not os.fork():\n        told()\n    time.sleep(600)",
+}
+TOLD = """
+import os, signal, time
+def told():
+    with open(__file__ + ".new", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(__file__ + ".new", __file__ + ".pid")
+"""
+
+
+def written(path, mine):
+    """The process id that a target writes when it is where it stalls."""
+    while not path.exists():
+        assert mine.poll() is None
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a target ends at its next case")
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_target_ends_with_the_one_that_judges_it(stall, number, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(TOLD + STALLS[stall])
+    mine = subprocess.Popen([*EFCP, "check", path, "-o", "sp", "--timeout", "600", "--json"], stdout=subprocess.DEVNULL)
+    stalled = written(tmp_path / "mine.py.pid", mine)
+    mine.send_signal(number)
+    assert mine.wait(10) == {signal.SIGINT: 130}.get(number, -number)
+    assert gone(stalled)
+
+
+def test_a_copy_of_this_process_ends_no_target():
+    """What multiprocessing starts by fork is often ended by SIGTERM: the targets of its parent go on."""
+    target = Target("efcp_ref")
+    child = target._child.process
+    if not (copy := os.fork()):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(copy, 0)[1]) == signal.SIGTERM
+    assert child.poll() is None
+    target.close()
+    assert child.poll() == -signal.SIGKILL
+
+
+def test_nohup_stays_in_force():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        lifeline.mind()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_no_descriptor_is_left_open():
+    def count():
+        return len(os.listdir("/proc/self/fd"))
+
+    before = count()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            lifeline.start(["/no/such/program"])
+        lifeline.end(lifeline.start(["sleep", "60"]))
+        Target("efcp_ref").close()
+    assert count() == before

@@ -182,7 +182,8 @@ def gone(pid):
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
-@pytest.mark.parametrize(("where", "number"), [("here", "TERM"), ("in a worker", "TERM"), ("in a worker", "KILL")])
+@pytest.mark.parametrize("where", ["here", "in a worker"])
+@pytest.mark.parametrize("number", ["TERM", "HUP", "KILL"])
 def test_the_process_ends_with_the_one_that_started_it(where, number, tmp_path):
     pid = tmp_path / "pid"
     line = shlex.join([sys.executable, "-c", SLEEPER, str(pid)])
@@ -247,8 +248,15 @@ def test_every_message_of_the_test_process_keeps_the_schema(monkeypatch):
         valid.validate(message)
 
 
-@pytest.mark.parametrize("message", [{}, {"type": "run"}, {"type": "result", "id": 0, "results": {}},
-                                     {"type": "result", "id": 1, "results": {"u": {"dtype": "float8", "shape": []}}}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {},
+        {"type": "run"},
+        {"type": "result", "id": 0, "results": {}},
+        {"type": "result", "id": 1, "results": {"u": {"dtype": "float8", "shape": []}}},
+    ],
+)
 def test_the_schema_refuses(message):
     assert not schema().is_valid(message)
 
