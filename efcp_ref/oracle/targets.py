@@ -122,19 +122,40 @@ def _arithmetic(value: Any) -> dict[str, Any]:
     return value
 
 
+def _amount(text: str) -> bool:
+    try:
+        return 0 <= float(text) < float("inf")
+    except ValueError:
+        return False
+
+
+def _sizes(text: str) -> bool:
+    return all(s.isdecimal() and int(s) > 0 for s in text.replace(" ", "").split(","))
+
+
+_READINGS: dict[str, tuple[tuple[str, ...], Callable[[str], bool], str]] = {  # words, what else, and that in words
+    "R4": (("stored", "m", "window"), lambda v: False, ""),  # the window's m, written twice
+    "R24": (("ridge", "none"), _amount, "the number that is added, such as '1e-6'"),
+    "R29": (("unmoved",), _amount, "the number that is added, such as '0' or '1e-10'"),
+    "R34": (("whole vector",), _sizes, "the sizes of the tensors, such as '2,3'"),
+}
+
+
 def _readings(value: Any) -> dict[str, str]:
-    if not isinstance(value, dict) or not all(
-        k[:1] == "R" and k[1:].isdigit() and 1 <= int(k[1:]) <= 42 for k in value
-    ):
+    if not isinstance(value, dict) or not all(k in {f"R{n}" for n in range(1, 43)} for k in value):
         raise UsageError(
             f"READINGS = {value!r} in the target, must be a dict such as {{'R4': 'stored'}} with keys R1..R42"
         )
     if not all(isinstance(v, str) for v in value.values()):
         raise UsageError(f"READINGS = {value!r} in the target, every reading must be a text such as 'stored'")
-    sizes = value.get("R34", "1").replace(" ", "").split(",")
-    if value.get("R34") != "whole vector" and not all(s.isdigit() and int(s) > 0 for s in sizes):
-        rule = "must be 'whole vector' or the sizes of the tensors, such as '2,3'"
-        raise UsageError(f"READINGS['R34'] = {value['R34']!r} in the target, {rule}")
+    for key, said in value.items():
+        if key not in _READINGS:
+            known = ", ".join(_READINGS)
+            raise UsageError(f"READINGS[{key!r}] = {said!r} in the target: no criterion asks for it, only for {known}")
+        words, right, rule = _READINGS[key]
+        if said not in words and not right(said):
+            rules = " or ".join([*map(repr, words), *filter(None, [rule])])
+            raise UsageError(f"READINGS[{key!r}] = {said!r} in the target, must be {rules}")
     return value
 
 

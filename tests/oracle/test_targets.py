@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from efcp_ref.oracle import targets
+from efcp_ref.oracle import criteria, targets
 from efcp_ref.oracle.core import Case, Declared
 from efcp_ref.oracle.judge import check_target
 from efcp_ref.oracle.results import visible
@@ -216,6 +217,14 @@ def test_torch_tensors_in_and_out():
         ({"READINGS": {"R99": "x"}}, "R1..R42"),
         ({"ARRAYS": "tensorflow"}, "torch"),
         ({"READINGS": {"R4": 1}}, "text"), ({"READINGS": {"R34": "per tensor"}}, "'2,3'"),
+        ({"READINGS": {"R4": "storedx"}}, r"READINGS\['R4'\] = 'storedx' .* must be 'stored' or 'm' or 'window'$"),
+        ({"READINGS": {"R4": "stored", "R24": "zz"}}, r"READINGS\['R24'\] = 'zz' .* 'ridge' or 'none' or the number"),
+        ({"READINGS": {"R24": "nan"}}, "'1e-6'"), ({"READINGS": {"R24": "-1"}}, "'1e-6'"),
+        ({"READINGS": {"R29": "eps"}}, "must be 'unmoved' or the number that is added, such as '0' or '1e-10'"),
+        ({"READINGS": {"R29": "inf"}}, "'1e-10'"), ({"READINGS": {"R29": ""}}, "'1e-10'"),
+        ({"READINGS": {"R34": "0"}}, "'2,3'"), ({"READINGS": {"R34": "²"}}, "'2,3'"),
+        ({"READINGS": {"R7": "x"}}, r"READINGS\['R7'\] .* no criterion asks for it, only for R4, R24, R29, R34"),
+        ({"READINGS": {"R04": "m"}}, "R1..R42"), ({"READINGS": {4: "m"}}, "R1..R42"),
         ({"ORTHOGONALISATION": "qr"}, "householder"),
     ],
 )  # fmt: skip
@@ -234,6 +243,24 @@ def test_declarations_are_read():
     assert declared({"DTYPES": "float32", "READINGS": {"R4": "stored"}}).dtypes == ("float32",)
     assert declared({"ARITHMETIC": {"eigensolver": "mrrr"}}).arithmetic == {"eigensolver": "mrrr"}
     assert declared({"READINGS": {"R34": "2, 3"}}).readings == {"R34": "2, 3"}
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("R4", ("stored", "m", "window")), ("R24", ("ridge", "none", "0", "1e-5")), ("R34", ("whole vector", "4")),
+        ("R29", ("unmoved", "0", "1e-10")),
+    ],
+)  # fmt: skip
+def test_readings_that_a_criterion_understands_are_taken(key, values):
+    for value in values:
+        assert declared({"READINGS": {key: value}}).readings == {key: value}
+
+
+def test_the_readings_that_can_be_declared_are_those_that_the_criteria_ask_for():
+    sources = (Path(criteria.__file__).parent).rglob("*.py")
+    asked = {key for file in sources for key in re.findall(r'readings\.get\("(R\d+)"', file.read_text())}
+    assert asked == set(targets._READINGS)
 
 
 def test_killing_the_child_takes_its_process_group():
