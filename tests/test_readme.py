@@ -44,6 +44,14 @@ def test_the_python_prints_what_its_comments_say():
     assert out.getvalue().split("\n")[: len(said)] == said
 
 
+def test_the_line_that_checks_an_exercise_prints_its_answer():
+    (code,) = re.findall(r"`(from efcp_ref\.exercises import [^`]*)`", README)
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        exec(code, {"my_top_k": lambda a, k: (list(range(k)), list(a[:k]))})
+    assert out.getvalue().startswith("1:6 refused\n")
+
+
 def test_every_linked_file_exists():
     links = [link for link in re.findall(r"\]\(([^)#]+)", README) if not link.startswith("http")]
     assert links
