@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import ml_dtypes
@@ -629,3 +630,27 @@ def test_a_wrong_scale_that_is_used_for_x_and_for_e_alike_is_blamed_on_the_scale
     for e, line in ((g - Delta, "S1:5"), ((g - Delta) * np.float32(1.0001), "S1:4")):
         blamed = failing(judged("sign_step", arguments, {"x": -Delta, "e": e}))
         assert blamed[:2] == [("x", line), ("e", line)]
+
+
+def test_the_first_number_that_is_not_finite_is_the_one_that_is_shown():
+    """Of u_1 with an infinity at 1 and NaN at 3."""
+    arguments = {"d": 4, "k": 1, "gradients": np.ones((1, 4))}
+    checks = judged("topk_sgd", arguments, {"u": np.array([[0.0, -np.inf, 0.0, np.nan]]), "states": None})
+    (check,) = (c for c in checks if c.verdict == FAIL)
+    assert (check.at, check.got) == ((1, 1), -np.inf)
+
+
+def test_what_is_compared_can_be_watched():
+    """Inside, and no longer than that."""
+    with t0.watched() as seen:
+        forward([3.0], [1.0], 1.0)
+    forward([3.0], [1.0], 1.0)
+    assert [(s.stage, s.got.tolist(), s.expected.tolist()) for s in seen] == [("s", [3.0], [1.0])]
+
+
+def test_what_a_square_loses_to_underflow_widens_its_radius():
+    """``3u c^2 + tiny``: of a square below the smallest number, half of it is all there is."""
+    c, none = np.full(1, 2.0**-80), np.zeros(1)
+    run = SimpleNamespace(unit=UNITS["float32"])
+    G = hidden._squared(run, hidden.Followed(none, none), hidden.Followed(c, none), c, np.ones(1, bool))
+    assert G.radius == pytest.approx(2.0**-149, rel=1e-6)
