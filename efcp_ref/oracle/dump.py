@@ -187,11 +187,12 @@ class Dump:
             raise ValueError(f"state has {', '.join(unknown)}, its names must be of {', '.join(self._names)}")
         packer = _Packer()
         body: dict[str, Any] = {"g": packer.add(self._gradient(g)), "u": packer.add(_array("u", u))}
+        arrays = self._before
         if state is not None:
             arrays = {str(n): _array(f"state {n!r}", v) for n, v in state.items() if v is not None}
             body["state"] = {name: self._entry(name, a, packer) for name, a in arrays.items()}
-            self._before = arrays
         self._write(packer.frame(b"STEP", body))
+        self._before = arrays  # what the next step is written against: only what is in the file
         self.steps += 1
 
     def _gradient(self, g: Any) -> np.ndarray:

@@ -176,6 +176,21 @@ def test_a_step_that_no_replay_takes_is_not_written(g, state, error, words, tmp_
         assert ((tmp_path / "r").stat().st_size, dump.steps) == (size, 0)
 
 
+def test_a_step_that_the_disk_did_not_take_is_not_what_the_next_is_written_against(tmp_path, monkeypatch):
+    def full(self, frame):
+        raise OSError("no room")
+
+    with Dump(tmp_path / "r", "topk_sgd", d=9, k=1) as dump:
+        states = [np.zeros(9), np.eye(9)[0], np.eye(9)[0]]
+        dump.step(np.ones(9), np.ones(9), {"xi": states[0]})
+        with monkeypatch.context() as disk:
+            disk.setattr(Dump, "_write", full)
+            with pytest.raises(OSError, match="no room"):
+                dump.step(np.ones(9), np.ones(9), {"xi": states[1]})
+        dump.step(np.ones(9), np.ones(9), {"xi": states[2]})
+    assert [step.state["xi"].tolist() for step in Reader(tmp_path / "r").steps()] == [[0.0] * 9, [1.0] + [0.0] * 8]
+
+
 MASKED = np.ma.array([1.0, 2.0], mask=[False, True])
 
 
