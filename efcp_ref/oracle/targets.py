@@ -130,7 +130,7 @@ def _amount(text: str) -> bool:
 
 
 def _sizes(text: str) -> bool:
-    return all(s.isdecimal() and int(s) > 0 for s in text.replace(" ", "").split(","))
+    return all(s.isdecimal() and len(s) <= 10 and int(s) > 0 for s in text.replace(" ", "").split(","))
 
 
 _READINGS: dict[str, tuple[tuple[str, ...], Callable[[str], bool], str]] = {  # words, what else, and that in words

@@ -223,6 +223,7 @@ def test_torch_tensors_in_and_out():
         ({"READINGS": {"R29": "eps"}}, "must be 'unmoved' or the number that is added, such as '0' or '1e-10'"),
         ({"READINGS": {"R29": "inf"}}, "'1e-10'"), ({"READINGS": {"R29": ""}}, "'1e-10'"),
         ({"READINGS": {"R34": "0"}}, "'2,3'"), ({"READINGS": {"R34": "²"}}, "'2,3'"),
+        ({"READINGS": {"R34": "1" * 5000}}, "'2,3'"),
         ({"READINGS": {"R7": "x"}}, r"READINGS\['R7'\] .* no criterion asks for it, only for R4, R24, R29, R34"),
         ({"READINGS": {"R04": "m"}}, "R1..R42"), ({"READINGS": {4: "m"}}, "R1..R42"),
         ({"ORTHOGONALISATION": "qr"}, "householder"),
