@@ -623,11 +623,11 @@ def test_the_pair_that_is_the_wrong_way_round_is_named_in_its_block():
 
 
 def test_a_wrong_scale_that_is_used_for_x_and_for_e_alike_is_blamed_on_the_scale():
-    """S1:5, with the roundings of float32 in e; once e is another one, the sum p is blamed."""
+    """S1:5, with a few roundings of float32 in e; once e is another one, the sum p is blamed."""
     g = np.random.default_rng(3).standard_normal(40).astype(np.float32)
     arguments = {"x": np.zeros(40), "e": np.zeros(40), "g": g.astype(np.float64), "gamma": 1.0}
     Delta = np.float32(0.25 * np.abs(g.astype(np.float64)).mean()) * np.sign(g)
-    for e, line in ((g - Delta, "S1:5"), ((g - Delta) * np.float32(1.0001), "S1:4")):
+    for e, line in (((g - Delta) * np.float32(1 + 2.0**-22), "S1:5"), ((g - Delta) * np.float32(1.0001), "S1:4")):
         blamed = failing(judged("sign_step", arguments, {"x": -Delta, "e": e}))
         assert blamed[:2] == [("x", line), ("e", line)]
 
