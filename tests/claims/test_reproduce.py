@@ -51,6 +51,7 @@ def test_a_figure_takes_no_file_away(tmp_path, monkeypatch):
 
     mine = tmp_path / "memory.svg"
     mine.write_text("mine")
+    assert "memory" in [item.name for item in items()]  # fills CLAIMS
     claim = CLAIMS["memory"]
     monkeypatch.setitem(CLAIMS, "memory", replace(claim, measure=lambda seeds: pytest.fail("computed")))
     told = called("memory", "--out", str(tmp_path))
@@ -67,6 +68,7 @@ def test_a_file_is_no_folder_for_figures(inside, tmp_path, monkeypatch):
     from efcp_ref.claims.core import CLAIMS
 
     (mine := tmp_path / "mine.py").write_text("mine")
+    assert "table-12" in [item.name for item in items()]  # fills CLAIMS
     claim = CLAIMS["table-12"]
     monkeypatch.setitem(CLAIMS, "table-12", replace(claim, measure=lambda seeds: pytest.fail("computed")))
     told = called("table-12", "--out", str(mine / inside))
