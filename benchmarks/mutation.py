@@ -8,10 +8,11 @@ one off, a condition turned round, a loop left out. Those that say nothing of a 
 what only ``--certify`` runs, or of a kind that raises at once (``a << b`` on arrays). They are tried in a random order,
 so that the first N are a random sample of all. Each is tried in a fork of a warm process that reads the changed text in
 place of the file: no file is touched. The tests are those of the criterion, the quickest first, up to the first that
-fails. Results go to ``benchmarks/results/mutation.json`` after every change; run again, it goes on, and ``--survivors``
-tries those that have survived once more. A test that was written for a survivor does not count as one that would have
-seen it: what was noticed at first is kept apart, and what is drawn after such tests is a draw of its own. Once the
-criteria have changed, a new sample begins, of changes unlike those that were drawn before.
+fails; last comes `test_pinned`, a trip wire, which sees that something has changed and not why that is wrong: what it
+alone notices is counted apart. Results go to ``benchmarks/results/mutation.json`` after every change; run again, it
+goes on, and ``--survivors`` tries those that have survived once more. A test that was written for a survivor does not
+count as one that would have seen it: what was noticed at first is kept apart, and what is drawn after such tests is a
+draw of its own. Once the criteria have changed, a new sample begins, of changes unlike those that were drawn before.
 """
 
 from __future__ import annotations
@@ -37,17 +38,17 @@ ROOT = Path(__file__).resolve().parents[1]
 CRITERIA = ROOT / "efcp_ref" / "oracle" / "criteria"
 HERE = "tests/oracle/criteria"
 TESTS: dict[str, tuple[str, ...]] = {  # by file, in the order in which they are run
-    "__init__.py": ("bounds", "terms", "corners", "sums", "selection"),
-    "sums.py": ("bounds", "terms", "corners", "sums", "fisher", "certified"),
-    "structure.py": ("bounds", "terms", "corners", "sums", "selection", "elementwise", "eigen", "certified"),
-    "selection.py": ("bounds", "terms", "corners", "selection", "certified"),
-    "elementwise.py": ("bounds", "terms", "corners", "elementwise", "certified"),
-    "low_rank.py": ("bounds", "terms", "corners", "low_rank", "certified"),
-    "scaled.py": ("bounds", "terms", "corners", "scaled", "certified"),
-    "eigen.py": ("bounds", "terms", "corners", "eigen", "certified"),
-    "fisher.py": ("bounds", "terms", "corners", "fisher", "certified"),
+    "__init__.py": ("bounds", "terms", "corners", "sums", "selection", "pinned"),
+    "sums.py": ("bounds", "terms", "corners", "sums", "fisher", "certified", "pinned"),
+    "structure.py": ("bounds", "terms", "corners", "sums", "selection", "elementwise", "eigen", "certified", "pinned"),
+    "selection.py": ("bounds", "terms", "corners", "selection", "certified", "pinned"),
+    "elementwise.py": ("bounds", "terms", "corners", "elementwise", "certified", "pinned"),
+    "low_rank.py": ("bounds", "terms", "corners", "low_rank", "certified", "pinned"),
+    "scaled.py": ("bounds", "terms", "corners", "scaled", "certified", "pinned"),
+    "eigen.py": ("bounds", "terms", "corners", "eigen", "certified", "pinned"),
+    "fisher.py": ("bounds", "terms", "corners", "fisher", "certified", "pinned"),
     "workers.py": ("corners", "terms"),
-    "replay": ("steps", "replay", "terms", "corners", "certified"),
+    "replay": ("breakdown", "steps", "replay", "terms", "corners", "certified", "pinned"),
 }
 WORKERS = "tests/oracle/test_workers.py"
 OPPOSITES = {"Add": "Sub", "Sub": "Add", "Mul": "Div", "Div": "Mul", "Pow": "Mul", "FloorDiv": "Div", "Mod": "Div",
@@ -61,49 +62,31 @@ PLAIN = ("-q", "--no-header", "--tb=no", "--assert=plain", "-o", "addopts=", "-p
          "-p", "no:doctest", "-p", "no:xdist", "-p", "no:cov")  # fmt: skip
 SECONDS, WALL = 120, 900  # of the processor, and of the clock, before a change counts as a hang
 MARGIN = "the oracle's own error, at most a few thousandths of the bound: only its order of size counts"
+MET = "a rounded number does not meet the limit itself: equality does not occur"
 LESS = "every negative number asks NumPy for the size that is left"
 WHY: dict[tuple[str, str], str] = {  # (file, words of the line as it is now): why no test can see that change
-    ("eigen.py", "own = 3 * sum(self.G.shape)"): MARGIN,
-    ("eigen.py", "kind = np.float64 if unit.u > 2.0**- 41"): "no unit lies between 2^-53 and 2^-24",
-    ("eigen.py", "np.where(gap > 0, gap, 2.0)"): "stands only where infinity is put in its place",
-    ("elementwise.py", "*(0.0 / self.s, self.s, -self.s)"): "where s is 0 so are s and -s, which are tried beside it",
-    ("elementwise.py", "np.where(goes | (gap == -1), 0.0, scaled)"): "where the gap is 0 its quotient is 0, too",
-    ("elementwise.py", 'line = "7:7" if shifted or (gap > 0)'):
-        "an entry that is neither 0 nor a is further than 0 from a",
-    ("elementwise.py", "used = np.where(inverse > 0, c, 1.0)"):
-        "handed to the enclosure alone, which leaves theta as it is where G and eps are 0",
-    ("fisher.py", "np.full((len(held),) * 1, float(held.shape[1]))"):
-        "every entry is the same number, and a row of them is broadcast to the square",
-    ("fisher.py", "np.abs(r.hi - r.lo)"): MARGIN,
-    ("fisher.py", "certified = 3.0**-53 * self.factor(w.hi, None)"):
-        "the error of M w, which is added beside it, is of the same size",
-    ("fisher.py", "certified = 2.0**- 52 * self.factor(w.hi, None)"): MARGIN,
-    ("fisher.py", "for _ in range( 7):"):
-        "one step of refinement less, where seven have not been enough: " + MARGIN,
-    ("fisher.py", "certified + 2.0**- 53 * (np.abs(h.hi)"): MARGIN,
-    ("fisher.py", "error = error - 1.01 * (spread @ residual)"): MARGIN,
-    ("fisher.py", "window = _window(case, True)"): "more bits than are needed: the same S, to binary64",
-    ("fisher.py", "p.error[:, 0] + 2.0**- 101 * size"): MARGIN,
-    ("fisher.py", "p.error[0] / scale + 2.0**- 101 * magnitude"): MARGIN,
-    ("low_rank.py", "2.0**-52 * (terms.shape[-1] + 2) * magnitude"): MARGIN,
-    ("low_rank.py", "outside / bound if bound else -1.0"): "the smallest subnormal number is in the bound: it is not 0",
-    ("low_rank.py", "lambda: enclose.outside(P64, M, Q), gap=False"):
-        "the last rounding of a measured gap, 2^-50 of it, in what --certify reports",
-    ("low_rank.py", "return unit.u < 2.0**30"): "more bits than a float32 result needs: the same number",
-    ("replay/directions.py", "if R is not None or r is not None and (R.any() or r.any())"):
-        "both are given or neither, and of zeros what is added is 0",
-    ("replay/factored.py", "precise=unit.u < 1.0**-30"): "more bits than a float32 result needs: the same number",
-    ("replay/hidden.py", "most = np.max(size[outside] + a.radius[outside], initial= -1.0)"):
-        "sizes and radii are not negative, and what is asked is whether one is above 0",
-    ("scaled.py", 'order = np.argsort(size, kind="stable")'):
-        "used only where no entry is kept or every one is: the order says nothing then",
-    ("selection.py", '"smallest": - 2.0}.get(nan or "", -np.inf), size))'):
-        "a dropped NaN only has to count as no more than a kept one, which is -1",
-    ("selection.py", 'UNITS["float64"]).u > 2.0**- 25'): "a number that is rounded to float32 twice is rounded once",
-    ("sums.py", "checks[- 0].verdict"): "there is one check by then: the first is the last",
-    ("workers.py", '_departs(t0.wide(workers[ -1]["u"])'):
+    ("fisher.py", "return float(high / low) if low >= 0 else np.inf"): "a quotient by 0 is infinite, too",
+    ("fisher.py", "[0] < (2 * m * (m + 1) + m * k) * u"): MET,
+    ("fisher.py", "if not (np.abs(r.hi) >= error).any()"): MARGIN,
+    ("fisher.py", "S.diagonal().max(initial= -1.0)"): "the diagonal holds sums of squares: none is below 0",
+    ("low_rank.py", "if allowed >= 0.1:"): MET,
+    ("low_rank.py", "if outside >= bound:"): MET,
+    ("low_rank.py", "M = g.reshape(len(g), - 2)"): LESS,
+    ("low_rank.py", "cond ** POWER.get(name, 0)"): "every name that can be declared is in the table",
+    ("low_rank.py", "np.prod(steps) if np.isfinite(steps).all() else 1.0"):
+        "stands where a factor is all zeros: every partial sum is 0, and exact on any grid",
+    ("low_rank.py", "error + 2.0**-52 / (terms.shape[-1] + 1) * magnitude"): MARGIN,
+    ("replay/factored.py", "unit.u <= 2.0**-30)"): "no unit is 2^-30",
+    ("replay/hidden.py", "root = np.sqrt(np.where(on, G.value, 2.0))"):
+        "of the entries that are not sent nothing is asked",
+    ("replay/hidden.py", "rounding: Any = -1.0"): "a sum brings its own before anybody reads it",
+    ("replay/hidden.py", 'starts(run, {"t": -1})'): "all that is asked is whether it is above 0",
+    ("selection.py", ".u >= 2.0**-24 else [want]"): "a number that is rounded to float32 twice is rounded once",
+    ("selection.py", 'case.arguments.get("density", 0)'): "asked of cases alone that have a density",
+    ("structure.py", "gap = np.where(overflow, -1.0, apart(got, reference))"): "a gap below 0 is never the largest",
+    ("workers.py", 'np.array_equal(t0.wide(workers[ -1]["u"])'):
         "every worker's u is the same there, bit for bit: else the replicas drift apart, which is said before",
-    ("workers.py", "stack = g.reshape(len(g), g.shape[1], - 2)"): LESS,
+    ("workers.py", "states for {len(both[fits[ -1]].u)} steps"): "both conventions have as many steps",
 }  # fmt: skip
 CERTIFIED = ("_certified", "_whole", "_beyond", "_stored")  # functions that do nothing else
 KEYS = ("file", "operator", "occurrence", "line", "was")
@@ -274,12 +257,14 @@ def explained(row: Change) -> Change:
 def shares(rows: list[Change]) -> dict[str, Any]:
     """Count what was noticed, now and before any test was written for a survivor, each with its interval."""
     killed = sum(row["outcome"] == "killed" for row in rows)
-    seen = killed - sum("at first" in row for row in rows if row["outcome"] == "killed")
+    first = [row for row in rows if row["outcome"] == "killed" and "at first" not in row]
+    seen, wire = len(first), sum("test_pinned" in row.get("by", "") for row in first)
     return {"sample": len(rows), "killed": killed, "score": round(killed / max(len(rows), 1), 4),
             "95 % confidence interval": interval(killed, len(rows)),
             "noticed before tests were added for the survivors": seen,
             "score before": round(seen / max(len(rows), 1), 4),
-            "95 % confidence interval before": interval(seen, len(rows))}  # fmt: skip
+            "95 % confidence interval before": interval(seen, len(rows)),
+            "of these by the trip wire alone": wire}  # fmt: skip
 
 
 def written(path: Path, told: dict[str, Any], rows: list[Change]) -> None:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "check" / "oracle.md"
 RESULTS = ROOT / "benchmarks" / "results"
 AT_FIRST = "noticed before tests were added for the survivors"
+WIRE = "of these by the trip wire alone"
 SECONDS = "processor seconds of efcp-ref selftest"
 HEAD = """# How far the oracle can be trusted
 
@@ -150,7 +151,8 @@ def unseen(changed: dict[str, Any]) -> str:
 def draws(changed: dict[str, Any]) -> str:
     """Say of every draw what was noticed when it was drawn, and what is now."""
     rows = (
-        f"- Draw {n}: noticed at first {unseen(one)}; now {one['killed']} of {one['sample']}."
+        f"- Draw {n}: noticed at first {unseen(one)}, {one[WIRE]} of them by the trip wire alone; "
+        f"now {one['killed']} of {one['sample']}."
         for n, one in enumerate(changed["draws"], 1)
     )
     left, alive = len(changed["drawn before"]), changed["sample"] - changed["killed"]
@@ -190,10 +192,12 @@ outside. The campaign goes on where its file stops, until 100,000 judgements of 
 
 **Changed criteria.** Cosmic Ray changes one operator, comparison, constant, condition or loop at a time. A sample is
 drawn at random, and every change is tried with the tests as they were before it was drawn: what they notice then is the
-figure for a change that nobody has looked at. Then the survivors are looked at one by one. Tests are written for those
-that a test can see, for their whole kind where that can be done: every term of a bound alone, every condition from both
-sides, every reference against an enclosure. What is noticed then is the figure of this sample alone, and a change that
-was not drawn fares as the first figures say. What is drawn after such tests is a draw of its own.
+figure for a change that nobody has looked at. Then the survivors are looked at one by one, and tests are written for
+those that a test can see. What is noticed then is the figure of this sample alone. What is drawn after such tests is a
+draw of its own. Some changes no test can see, because they change nothing: they stand below with the reason, and count
+as not noticed. After the first draw a trip wire was laid: what every criterion says of some 4,000 right and wrong
+results is kept, number by number. It shows that something has changed, and not that it is wrong; what it alone notices
+is counted apart.
 """
 
 
