@@ -115,7 +115,7 @@ def dot(
         fits: whether tier T1 applies.
         truth: encloses the sums.
     """
-    name = "h + 1" if p.depth is not None else "n_i" if line == "3:20" else "k"
+    name = "(h + 1)" if p.depth is not None else "n_i" if line == "3:20" else "k"
     if fits and p.store is None and not (p.ftz or p.daz):
         return [t0.equal(stage, line, _EXACT.format(stage), got, sums.value, truth=truth)]
     checks: list[Check] = []
