@@ -13,6 +13,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,9 +42,10 @@ class UsageError(Exception):
 class BrokenTarget(Exception):
     """The target's own code failed while it was imported; its words hold no character that a terminal obeys."""
 
-    def __init__(self, words: str) -> None:
-        """Say how."""
+    def __init__(self, words: str, kind: str = "raised") -> None:
+        """Say how; the kind is that of an `Outcome`'s error."""
         super().__init__(results.visible(words, lines=True))
+        self.kind = kind
 
 
 @dataclass(frozen=True)
@@ -197,11 +199,22 @@ class Died(Exception):
     """The child ended instead of answering."""
 
 
+class Abandoned(Exception):
+    """Whoever asked does not wait for the answer any more."""
+
+
 class Child:
     """One child process, and the two pipes that only its worker and the oracle use."""
 
-    def __init__(self, target: str, memory: float, environment: Mapping[str, str] | None = None) -> None:
-        """Start the process, with more variables than this one has; its first message is `worker.hello`."""
+    def __init__(
+        self, target: str, memory: float, environment: Mapping[str, str] | None = None,
+        abandoned: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        """Start the process, with more variables than this one has; its first message is `worker.hello`.
+
+        While ``abandoned`` is set, whoever waits for an answer gets the exception of that name.
+        """
+        self._abandoned = abandoned
         lifeline.open_standard()
         source, self._write = os.pipe()
         self._read, sink = os.pipe()
@@ -227,6 +240,7 @@ class Child:
         Raises:
             TimedOut: no answer within ``timeout`` seconds.
             Died: the process ended, or wrote something else than an answer.
+            Abandoned: nobody waits for the answer any more.
         """
         deadline = time.monotonic() + timeout
         unsent, got, need = memoryview(message), bytearray(), wire.PREFIX.size
@@ -244,6 +258,8 @@ class Child:
 
     def _turn(self, unsent: memoryview, got: bytearray, deadline: float) -> memoryview:
         """Wait once; write what the pipe takes, read what there is."""
+        if self._abandoned is not None and self._abandoned.is_set():
+            raise Abandoned
         poll = select.poll()
         for fd in (self._read, self._out):
             poll.register(fd, select.POLLIN)
@@ -321,18 +337,21 @@ class Target:
 
     def __init__(
         self, name: str, timeout: float = 10.0, memory: float = 8.0, start_timeout: float = START_TIMEOUT,
-        environment: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None, abandoned: threading.Event | None = None,
     ) -> None:  # fmt: skip
         """Import the target in a child process; ``environment``: its variables beside those of this process.
+
+        An event that another thread sets, ``abandoned``, ends the child while it is waited for.
 
         Raises:
             UsageError: no such target, a wrong declaration, or a limit that is none.
             BrokenTarget: importing it failed, or took longer than ``start_timeout`` seconds.
+            Abandoned: the event was set.
         """
         if not (0 < timeout <= LONGEST and 0 <= memory <= MOST):  # nan is neither
             raise UsageError(f"timeout = {timeout:g} s, memory = {memory:g} GiB, must be in (0, 1e6] and [0, 1e6]")
         self.name, self._timeout, self._memory, self._start_timeout = name, timeout, memory, start_timeout
-        self._environment = environment
+        self._environment, self._abandoned = environment, abandoned
         self._child: Child | None = None
         self._number = 0
         self._about = self._start()
@@ -346,13 +365,13 @@ class Target:
             raise
 
     def _start(self) -> dict[str, Any]:
-        child = self._child = Child(self.name, self._memory, self._environment)
+        child = self._child = Child(self.name, self._memory, self._environment, self._abandoned)
         try:
             about = child.ask(b"", self._start_timeout)
         except TimedOut:
-            about = {"broken": f"importing took longer than {self._start_timeout:g} s"}
+            about = {"kind": "timeout", "broken": f"importing took longer than {self._start_timeout:g} s"}
         except Died as why:
-            about = {"broken": f"importing {why}"}
+            about = {"kind": "died", "broken": f"importing {why}"}
         except BaseException:
             self.close()
             raise
@@ -362,7 +381,8 @@ class Target:
         self.close()
         if "missing" in about:
             raise UsageError(f"no such target {self.name!r}: {about['missing']}")
-        raise BrokenTarget("\n".join(filter(None, (about["broken"], about.get("traceback", ""), printed))))
+        words = "\n".join(filter(None, (about["broken"], about.get("traceback", ""), printed)))
+        raise BrokenTarget(words, about.get("kind", "raised"))
 
     def run(self, case: Case) -> Outcome:
         """Hand one case to the child; a child that hangs or dies is replaced at the next call.

@@ -8,11 +8,13 @@ residual the target keeps, averaged or local, is found out from what it returns,
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
+import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ALL_COMPLETED, FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import count
@@ -21,16 +23,19 @@ from typing import Any
 import numpy as np
 
 from efcp_ref.oracle import judge as judging
+from efcp_ref.oracle import lifeline
 from efcp_ref.oracle.core import Case, Check, Declared, dressed
 from efcp_ref.oracle.criteria import workers as criteria
 from efcp_ref.oracle.judge import Progress, Report, Seen
-from efcp_ref.oracle.targets import START_TIMEOUT, BrokenTarget, Outcome, Target, UsageError, known
+from efcp_ref.oracle.targets import START_TIMEOUT, Abandoned, BrokenTarget, Outcome, Target, UsageError, known
 from efcp_ref.paper._validate import Array
 
 MULTIPLE = ("topk_sgd", "power_compress")
 SIZES = (2, 4, 8)  # powers of two: the mean is exact
 LARGEST = 1024  # of the integers in the gradients; times 64 where one worker is loud
-CAUSES = ("raised", "exit", "memory", "result shape", "died", "timeout")  # who broke it, before who waited for it
+CAUSES = ("died", "raised", "exit", "memory", "result shape", "lost", "timeout")  # before what follows from it
+LOST = re.compile("connection|peer|socket|broken pipe|closed", re.IGNORECASE)  # raised where another worker is gone
+GRACE = 0.5  # seconds that the others have to fail by themselves when one worker cannot be started
 
 
 # --- cases --------------------------------------------------------------------------------------------------------
@@ -139,6 +144,7 @@ class Group:
         self.target, self.workers, self._limits = name, workers, (timeout, memory, start_timeout)
         self.name, self.certify = title(name, workers), certify
         self.members: list[Target] = []
+        self._abandoned = threading.Event()
         self.found: Counter[tuple[str, str]] = Counter()
         self._start()
         first = self.members[0]
@@ -171,19 +177,39 @@ class Group:
         return {n: str(v) for n, v in given.items()}
 
     def _start(self) -> None:
-        """Start all at once: a target may join its group while it is imported."""
-        port = free_port()
+        """Start all at once: a target may join its group while it is imported. Where one fails, all are ended."""
+        port, started = free_port(), dict[int, Target]()
 
-        def one(worker: int) -> Target:
-            return Target(self.target, *self._limits, environment=self._environment(worker, port))
+        def one(worker: int) -> None:
+            given = self._environment(worker, port)
+            started[worker] = Target(self.target, *self._limits, environment=given, abandoned=self._abandoned)
 
-        with ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(one, w) for w in range(self.workers)]
-        self.members = [f.result() for f in futures if f.exception() is None]
-        broken = [why for f in futures if (why := f.exception()) is not None]
+        try:
+            broken = self._together(one, GRACE)
+        finally:
+            self.members = [started[w] for w in sorted(started)]
+            if len(started) < self.workers:
+                self.close()
         if broken:
-            self.close()
-            raise broken[0]
+            raise _first(broken)
+
+    def _together(self, call: Callable[[int], None], grace: float | None = None) -> dict[int, BaseException]:
+        """Call for every worker at once; return what was raised.
+
+        ``grace``: seconds after the first failure until the others are abandoned, as all are on an interrupt.
+        """
+        lifeline.mind()
+        self._abandoned.clear()
+        futures: dict[Future[None], int] = {}
+        with ThreadPoolExecutor(self.workers) as pool:
+            try:
+                futures |= {pool.submit(call, w): w for w in range(self.workers)}
+                waiting = wait(futures, return_when=FIRST_EXCEPTION if grace is not None else ALL_COMPLETED)[1]
+                wait(waiting, grace)
+            finally:
+                self._abandoned.set()
+        raised = {w: why for f, w in futures.items() if (why := f.exception()) is not None}
+        return {w: why for w, why in raised.items() if not isinstance(why, Abandoned)}
 
     def run(self, case: Case) -> Outcome:
         """Hand every worker its share; where one fails, all are started anew for the next case.
@@ -193,21 +219,29 @@ class Group:
         """
         if not self.members:
             self._start()
-        with ThreadPoolExecutor(self.workers) as pool:
-            futures = [pool.submit(m.run, share(case, w)) for w, m in enumerate(self.members)]
-            try:
-                outcomes = [f.result() for f in futures]
-            except BaseException:
+        outcomes = self._outcomes(case)
+        lost = {w: o for w, o in enumerate(outcomes) if o.error}
+        if lost:
+            if len(lost) < self.workers or any(o.error in ("died", "timeout") for o in lost.values()):
                 self.close()
-                raise
-        broken = [(w, o) for w, o in enumerate(outcomes) if o.error]
-        if broken:
-            w, worst = min(broken, key=lambda one: CAUSES.index(one[1].error) if one[1].error in CAUSES else 0)
-            if len(broken) < self.workers or worst.error in ("died", "timeout"):
-                self.close()
-            return replace(worst, reason=f"worker {w}: {worst.reason}")
+            first, who = blamed({w: (o.error, o.reason) for w, o in lost.items()})
+            return replace(lost[first], reason=f"{who}: {lost[first].reason}")
         mutated = tuple(sorted({n for o in outcomes for n in o.mutated}))
         return Outcome({"workers": [o.results for o in outcomes]}, mutated)
+
+    def _outcomes(self, case: Case) -> list[Outcome]:
+        found: dict[int, Outcome] = {}
+
+        def one(worker: int) -> None:
+            found[worker] = self.members[worker].run(share(case, worker))
+
+        try:
+            if broken := self._together(one):
+                raise _first(broken)
+        except BaseException:
+            self.close()
+            raise
+        return [found[w] for w in range(self.workers)]
 
     def close(self) -> None:
         """End all processes."""
@@ -215,6 +249,36 @@ class Group:
             with suppress(ProcessLookupError):
                 member.close()
         self.members = []
+
+
+def _distance(error: str, words: str) -> int:
+    """Return how far from the cause an error is."""
+    lost = error == "raised" and LOST.search(words.partition("\n")[0])
+    kind = "lost" if lost else error
+    return CAUSES.index(kind) if kind in CAUSES else 0
+
+
+def blamed(errors: Mapping[int, tuple[str, str]]) -> tuple[int, str]:
+    """Return the worker whose error (kind, words) is the cause of the others', and who is told to be.
+
+    >>> blamed({0: ("raised", "raised RuntimeError: Connection closed by peer"), 1: ("died", "was killed")})
+    (1, 'worker 1')
+    >>> blamed({0: ("timeout", ""), 1: ("timeout", "")})
+    (0, 'workers 0 and 1')
+    """
+    first = min(errors, key=lambda w: (_distance(*errors[w]), w))
+    *most, last = map(str, sorted(errors))
+    told = errors[first][0] == "timeout" and most  # each may have waited for any other
+    return first, f"workers {', '.join(most)} and {last}" if told else f"worker {first}"
+
+
+def _first(broken: Mapping[int, BaseException]) -> BaseException:
+    """Of what was raised by several workers, what is to be told: wrong usage, or the cause and its worker."""
+    told = {w: why for w, why in broken.items() if isinstance(why, BrokenTarget)}
+    if others := [why for w, why in broken.items() if w not in told]:
+        return others[0]
+    first, who = blamed({w: (why.kind, str(why)) for w, why in told.items()})
+    return BrokenTarget(f"{who}: {told[first]}", told[first].kind)
 
 
 def title(target: str, workers: int) -> str:
@@ -264,4 +328,4 @@ def check_workers(
         )  # fmt: skip
 
 
-__all__ = ["Group", "check_workers", "free_port", "generate", "share"]
+__all__ = ["Group", "blamed", "check_workers", "free_port", "generate", "share"]

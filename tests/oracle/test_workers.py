@@ -1,6 +1,10 @@
 """Several workers: cases leave no choice, residuals and mistakes are named, a lost worker is an error."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +18,8 @@ from efcp_ref.oracle.core import Declared
 from efcp_ref.oracle.criteria import workers as criteria
 from efcp_ref.oracle.targets import UsageError
 from efcp_ref.oracle.workers import FAMILIES, check_workers, generate, share
+from tests.oracle.test_lifeline import written
+from tests.oracle.test_process import gone
 
 TOPK = [generate("topk_sgd", 0, i, W) for W in (2, 4) for i in range(2 * len(FAMILIES))]
 POWER = [generate("power_compress", 0, i, W) for W in (2, 4) for i in range(2 * len(FAMILIES))]
@@ -391,3 +397,108 @@ def test_a_free_port_is_free():
 def test_another_number_of_workers_is_refused():
     with pytest.raises(UsageError, match=r"the mean must be exact"):
         check_workers("efcp_ref", 5)
+
+
+# --- who is blamed, and who is left -------------------------------------------------------------------------------
+
+IMPORTS = {
+    "sys.exit(3)": "worker 1: called sys.exit(3)",
+    "os._exit(3)": "worker 1: importing ended the process with exit code 3",
+    "os.kill(os.getpid(), signal.SIGSEGV)": "worker 1: importing was killed by signal 11 (SIGSEGV)",
+    "raise ValueError('no')": "worker 1: raised ValueError: no",
+}
+
+
+@pytest.mark.parametrize("end", IMPORTS)
+@pytest.mark.parametrize(
+    "others", ["time.sleep(600)", "time.sleep(0.1); raise RuntimeError('Connection closed by peer')"]
+)
+def test_a_worker_that_ends_while_it_is_imported_is_named_at_once(end, others, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(f"import os, signal, sys, time\nif os.environ['RANK'] == '1': {end}\nelse: {others}\n")
+    began = time.monotonic()
+    report = check_workers(str(path), 4)
+    assert time.monotonic() - began < 20, "nobody waits for those who wait"
+    assert report.exit_code == 3
+    assert report.broken.splitlines()[0] == IMPORTS[end]
+
+
+def test_imports_that_all_take_too_long_name_every_worker(tmp_path):
+    (tmp_path / "mine.py").write_text("import time; time.sleep(600)")
+    report = check_workers(str(tmp_path / "mine.py"), 2, start_timeout=0.3)
+    assert report.broken == "workers 0 and 1: importing took longer than 0.3 s"
+
+
+@pytest.mark.parametrize(
+    ("fault", "error", "told"),
+    [
+        ("os.kill(os.getpid(), 11)", "died", "worker 1: was killed by signal 11 (SIGSEGV)"),
+        ("os._exit(3)", "died", "worker 1: ended the process with exit code 3"),
+        ("raise ValueError('no')", "raised", "worker 1: raised ValueError: no"),
+    ],
+)
+def test_the_cause_is_blamed_and_not_the_connection_that_is_lost(fault, error, told, tmp_path):
+    both = f"if rank == 1: {fault}\n        time.sleep(0.2); raise RuntimeError('[gloo] Connection closed by peer')"
+    report = check_workers(target(tmp_path, both), 2, ["topk_sgd"], cases=2, dtype="float64", timeout=5)
+    assert report["topk_sgd"].errors == {error: 2}
+    assert report["topk_sgd"].failures[0].verdict.reason == told
+
+
+def test_all_who_wait_are_named_where_none_can_be_blamed(tmp_path):
+    report = check_workers(
+        target(tmp_path, "if rank == 1: time.sleep(600)"), 2, ["topk_sgd"], cases=1, dtype="float64", timeout=1
+    )
+    assert report["topk_sgd"].errors == {"timeout": 1}
+    assert report["topk_sgd"].failures[0].verdict.reason == "workers 0 and 1: timeout after 1 s"
+
+
+JOINED = """
+import socket
+if rank: socket.create_connection(("127.0.0.1", int(os.environ["MASTER_PORT"])), 5).close()
+else:
+    with socket.create_server(("127.0.0.1", int(os.environ["MASTER_PORT"]))) as one: one.accept()
+"""
+
+
+def test_all_are_started_again_where_one_raised_and_another_waited(tmp_path):
+    """A worker that joins a group while it is imported cannot join one whose others are still there."""
+    once = (
+        "mark = pathlib.Path(__file__).with_name('done')\n"
+        "        if rank == 1 and not mark.exists(): mark.touch(); raise ValueError('no')"
+    )
+    path = tmp_path / "joins.py"
+    retry = JOINED.replace("if rank:", "if rank: time.sleep(1);")
+    path.write_text(FILES.replace("BREAK", once).replace("class topk_sgd", retry + "\nclass topk_sgd"))
+    report = check_workers(str(path), 2, ["topk_sgd"], cases=2, dtype="float64", timeout=2, start_timeout=10)
+    assert report["topk_sgd"].errors == {"raised": 1}
+    assert report["topk_sgd"].passed == 1
+
+
+STALLING = """
+import os, sys, time
+def told():
+    name = f"{__file__}.{os.environ['RANK']}"
+    with open(name, "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(name, name + ".pid")
+"""
+STALLS = {
+    "all stall while they are imported": "told()\ntime.sleep(600)",
+    "one stalls while it is imported": "told()\nif os.environ['RANK'] == '1': time.sleep(600)",
+    "one stalls in a call": "class topk_sgd:\n    def __init__(self, d, k): pass\n"
+    "    def step(self, g):\n        told()\n        time.sleep(600 * int(os.environ['RANK']))\n        return g",
+}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a target ends at its next case")
+@pytest.mark.parametrize("stall", STALLS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
+def test_every_worker_ends_with_the_one_that_judges_it(stall, number, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(STALLING + STALLS[stall])
+    line = [sys.executable, "-m", "efcp_ref", "check", path, "--workers", "2", "--timeout", "600", "--json"]
+    mine = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    stalled = [written(tmp_path / f"mine.py.{rank}.pid", mine) for rank in (0, 1)]
+    mine.send_signal(number)
+    assert mine.wait(10) == {signal.SIGINT: 130}.get(number, -number)
+    assert all(gone(pid) for pid in stalled)
