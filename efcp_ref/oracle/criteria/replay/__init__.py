@@ -131,6 +131,8 @@ def _wrong(state: Mapping[str, Array], shapes: Mapping[str, tuple[int, ...]], ru
         if a.shape != shapes[name]:
             return f"{name} has shape {a.shape}, must have {shapes[name]}"
     for name, a in state.items():
+        if a.dtype.kind == "c":
+            return f"{name} has dtype {a.dtype}, must hold real numbers"
         if a.dtype.kind != "O" and not np.isfinite(t0.wide(a)).all():
             return f"{name} holds NaN or infinity"
     whole = {name: t0.wide(state[name]) for name in ("t", "row", "indices") if name in state}
