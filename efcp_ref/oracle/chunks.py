@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from efcp_ref.contract import NAMES
+from efcp_ref.oracle.lifeline import FOLLOWED
 from efcp_ref.oracle.record import DTYPES, Row, Thinner, from_json, row_is_sound, to_json
 from efcp_ref.oracle.targets import START_TIMEOUT, Judged
 
@@ -173,7 +174,8 @@ def serve(arguments: list[str]) -> None:
     os.dup2(2, 1)  # whatever else is printed here goes to stderr
     target: Judged | None = None
     try:
-        target = _following(Door(**json.loads(arguments[0])), parent).open()
+        FOLLOWED.add(parent)  # also while a target is waited for
+        target = Door(**json.loads(arguments[0])).open()
         for line in sys.stdin:
             done = judge_chunk(target, Chunk(**json.loads(line)), lambda: os.getppid() == parent)
             if os.getppid() != parent:
@@ -186,15 +188,6 @@ def serve(arguments: list[str]) -> None:
     finally:
         if target is not None:
             target.close()
-
-
-def _following(door: Door, parent: int) -> Door:
-    """Let a process behind a command end with the process that started this one, also while it is waited for."""
-    if door.command:
-        from efcp_ref.oracle.process import FOLLOWED
-
-        FOLLOWED.add(parent)
-    return door
 
 
 # --- a worker of a Dask cluster -----------------------------------------------------------------------------------

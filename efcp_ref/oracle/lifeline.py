@@ -20,6 +20,7 @@ from typing import Any
 STANDARD = ("stdin", "stdout", "stderr")
 CLOSED: set[int] = set()  # of 0, 1, 2: those that this process was started without
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+FOLLOWED: set[int] = set()  # a parent that this process does not outlive; empty: it may
 _OPEN: dict[subprocess.Popen[bytes], int] = {}  # processes that have not been ended, and the held end of their pipe
 
 
@@ -103,6 +104,16 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     except (ProcessLookupError, PermissionError):
         with contextlib.suppress(PermissionError):  # it runs as somebody else
             process.kill()
+
+
+def follow() -> None:
+    """End this process where the one that it follows is gone: nobody will read what it finds.
+
+    Raises:
+        SystemExit: it is.
+    """
+    if FOLLOWED and os.getppid() not in FOLLOWED:
+        raise SystemExit(f"the parent of process {os.getpid()} has ended")
 
 
 def mind() -> None:

@@ -97,9 +97,7 @@ class Pipe:
 
     def _turn(self, unsent: memoryview, deadline: float) -> memoryview:
         """Wait once; write what the pipe takes, read what there is."""
-        if FOLLOWED and os.getppid() not in FOLLOWED:  # whoever asked is gone: nobody will read the answer
-            self.stop(False)
-            raise SystemExit(f"the parent of process {os.getpid()} has ended")
+        lifeline.follow()
         poll = select.poll()
         for fd in (self._out, self._err):
             poll.register(fd, select.POLLIN)
@@ -161,9 +159,6 @@ class Pipe:
             assert stream is not None
             with contextlib.suppress(OSError):
                 stream.close()
-
-
-FOLLOWED: set[int] = set()  # a parent that this process does not outlive; empty: it may
 
 
 def _limit(pid: int, memory: float) -> None:

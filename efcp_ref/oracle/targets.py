@@ -260,6 +260,7 @@ class Child:
         """Wait once; write what the pipe takes, read what there is."""
         if self._abandoned is not None and self._abandoned.is_set():
             raise Abandoned
+        lifeline.follow()
         poll = select.poll()
         for fd in (self._read, self._out):
             poll.register(fd, select.POLLIN)

@@ -87,8 +87,10 @@ def told():
 
 def written(path, mine):
     """The process id that a target writes when it is where it stalls."""
+    deadline = time.monotonic() + 60
     while not path.exists():
         assert mine.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
     return int(path.read_text())
 
@@ -139,3 +141,16 @@ def test_no_descriptor_is_left_open():
         lifeline.end(lifeline.start(["sleep", "60"]))
         Target("efcp_ref").close()
     assert count() == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere a target ends at its next case")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_target_ends_with_the_one_that_started_its_judges(number, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(TOLD + STALLS["sleeps in a call"])
+    line = [*EFCP, "check", path, "-o", "sp", "--cases", "1", "--timeout", "60", "--jobs", "2"]
+    mine = subprocess.Popen(line, stdout=subprocess.DEVNULL)
+    stalled = written(tmp_path / "mine.py.pid", mine)
+    mine.send_signal(number)
+    assert mine.wait(10) == -number
+    assert gone(stalled)
