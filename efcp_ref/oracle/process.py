@@ -392,7 +392,7 @@ def _names(about: dict[str, Any], key: str) -> list[str]:
     found = about.get(key, [])
     if not isinstance(found, list) or not all(isinstance(n, str) for n in found):
         raise BrokenTarget(f"its {key} are {str(found)[:60]}, expected a list of names")
-    return [n[:60] for n in found[:500]]
+    return [results.visible(n[:60]) for n in found[:500]]
 
 
 def _stored_bfloat16(value: Any) -> bool:

@@ -76,6 +76,11 @@ def test_what_a_terminal_obeys_is_written_out():
     assert all(c.isprintable() or c == "\n" for c in text(report))
 
 
+def test_a_name_that_nobody_knows_is_written_out():
+    found = process._names({"operations": ["sp", "te\x1b[31ma\n"]}, "operations")
+    assert found == ["sp", r"te\x1b[31ma"]
+
+
 def test_declined_is_no_error():
     report = check_command(command(), ["top_k"], cases=2)
     assert report["top_k"].inconclusive == {"declined": 4}
