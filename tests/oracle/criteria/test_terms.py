@@ -642,7 +642,8 @@ def test_a_root_that_underflows_excuses_its_own_entry_alone(moved: float, lost: 
         ({"indices": -6}, "indices holds -6..0, must be in 0..4"), ({"indices": 5}, "indices holds 0..5, must be in"),
         ({"indices": 0.5}, "indices has dtype float64, must hold integers"), ({"t": 1.5}, "t has dtype float64"),
         ({"xi": np.nan}, "xi holds NaN or infinity"),
-        ({"xi": np.zeros(5, complex)}, "xi has dtype complex128, must hold real numbers"), ({"values": np.zeros((3, 3))}, "values has shape (3, 3), "),
+        ({"xi": np.zeros(5, complex)}, "xi has dtype complex128, must hold real numbers"),
+        ({"values": np.zeros((3, 3))}, "values has shape (3, 3), "),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_state(changed: dict[str, Any], words: str) -> None:
