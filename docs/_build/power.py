@@ -20,6 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "check" / "oracle.md"
+PINNED = ROOT / "tests" / "oracle" / "criteria" / "pinned.json"  # what the trip wire keeps
 RESULTS = ROOT / "benchmarks" / "results"
 AT_FIRST = "noticed before tests were added for the survivors"
 WIRE = "of these by the trip wire alone"
@@ -168,7 +169,9 @@ def page() -> str:
     from efcp_ref.oracle.criteria import CRITERIA
 
     power, alarmed, changed = (results(name) for name in ("selftest", "false_alarms", "mutation"))
-    parts = [HEAD, totals(power, alarmed, changed), DETAILS, draws(changed), explained(changed), repaired(alarmed)]
+    kept = sum(map(len, json.loads(PINNED.read_text(encoding="utf-8")).values()))
+    details = DETAILS.replace("KEPT", f"{kept:,}")
+    parts = [HEAD, totals(power, alarmed, changed), details, draws(changed), explained(changed), repaired(alarmed)]
     for function in dict.fromkeys(CRITERIA.values()):
         names = [name for name, judge in CRITERIA.items() if judge is function]
         parts.append(section(names, function, alarmed["criteria"], power["matrix"]))
@@ -195,8 +198,8 @@ drawn at random, and every change is tried with the tests as they were before it
 figure for a change that nobody has looked at. Then the survivors are looked at one by one, and tests are written for
 those that a test can see. What is noticed then is the figure of this sample alone. What is drawn after such tests is a
 draw of its own. Some changes no test can see, because they change nothing: they stand below with the reason, and count
-as not noticed. After the first draw a trip wire was laid: what every criterion says of some 4,000 right and wrong
-results is kept, number by number. It shows that something has changed, and not that it is wrong; what it alone notices
+as not noticed. After the first draw a trip wire was laid: what every criterion says of KEPT right and wrong results is
+kept, number by number. It shows that something has changed, and not that it is wrong; what it alone notices
 is counted apart.
 """
 
